@@ -1,0 +1,369 @@
+"""Transport: one attempt of one request on the wire; the only place that knows aiohttp's client.
+
+It settles the attempt's permit at the moment that is due: refunded when the request certainly never left, arrived when
+the response headers are here, lost otherwise. It opens its session on first use, follows no redirect, and sends the
+token to the API's origin only: downloads go through a session of their own that knows no credential.
+"""
+
+import asyncio
+import ssl
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from typing import Any
+
+import aiohttp
+import attrs
+from yarl import URL
+
+from comfycontrol_async._config import Timeouts, environment_proxy
+from comfycontrol_async._multipart import Form
+from comfycontrol_async._request import Answer, Request, Response
+from comfycontrol_async._retry import Fate
+from comfycontrol_async.errors import (
+    ClientClosedError,
+    ClientLoopError,
+    ConnectionFailedError,
+    RequestTimeoutError,
+    ResponseLostError,
+    TransportError,
+)
+from comfycontrol_async.limits import Permit
+
+
+@attrs.frozen
+class Failure:
+    """An attempt that brought no usable answer: what is known of its fate, and the error to raise for it."""
+
+    fate: Fate
+    error: TransportError
+
+
+@attrs.frozen(eq=False)
+class Stream:
+    """An answer whose body is read as it comes; whoever gets it closes it."""
+
+    status: int
+    headers: Mapping[str, str]
+    method: str
+    path: str
+    _answer: aiohttp.ClientResponse = attrs.field(repr=False)
+
+    async def chunks(self) -> AsyncGenerator[bytes, None]:
+        """Give the body in pieces as they arrive.
+
+        Raises:
+            ResponseLostError: the connection broke before the end.
+            RequestTimeoutError: the server was silent for too long.
+        """
+        try:
+            async for chunk in self._answer.content.iter_any():
+                yield chunk
+        except _TRANSPORT_FAULTS as error:
+            raise _classify(error, True, self.method, self.path).error from error
+
+    def close(self) -> None:
+        """Drop the connection; harmless when the body was read to its end."""
+        self._answer.close()
+
+
+class _Resent(Exception):  # noqa: N818 # a signal between our own two functions, never seen by a user
+    """aiohttp was about to send a request a second time by itself."""
+
+
+class _Attempt:
+    """What happens to one request on the wire: aiohttp's per-request middleware and trace context at once."""
+
+    __slots__ = ("permit", "sent", "started")
+
+    def __init__(self, permit: Permit) -> None:
+        self.permit = permit
+        self.sent = False
+        self.started = False
+
+    async def __call__(
+        self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+    ) -> aiohttp.ClientResponse:
+        """Let the request out once.
+
+        aiohttp sends an idempotent request again by itself when a kept-alive connection turns out dead: a request
+        that nobody counted, and with a body that was read already. Our own loop sends it again, with a permit.
+        """
+        if self.started:
+            raise _Resent
+        self.started = True
+        return await handler(request)
+
+
+async def _note_sent(session: aiohttp.ClientSession, context: Any, params: object) -> None:
+    """Take note that the request headers were written (`on_request_headers_sent`)."""
+    attempt = context.trace_request_ctx
+    if isinstance(attempt, _Attempt):
+        attempt.sent = True
+        attempt.permit.sent()
+
+
+_TRANSPORT_FAULTS = (aiohttp.ClientError, TimeoutError, OSError, _Resent)
+
+
+class Transport:
+    """The sessions of a client, and how a request is put on the wire."""
+
+    def __init__(
+        self,
+        token: str,
+        base_url: URL,
+        *,
+        session: aiohttp.ClientSession | None = None,
+        user_agent: str,
+        proxy: str | None = None,
+        trace_configs: Sequence[aiohttp.TraceConfig] = (),
+    ) -> None:
+        self.base_url = base_url
+        self._prefix = str(base_url)
+        self._headers = {
+            "Authorization": f"Bearer {token}",
+            "Accept": "application/json",
+            "User-Agent": user_agent,
+        }
+        self._given = session
+        self._proxy = proxy
+        self._user_agent = user_agent
+        self._trace_configs = tuple(trace_configs)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._session: aiohttp.ClientSession | None = None
+        self._storage: aiohttp.ClientSession | None = None
+        self._resolved_proxy: str | None = None
+        self._timeouts: dict[tuple[Timeouts, bool, bool], aiohttp.ClientTimeout] = {}
+        self.closed = False
+
+    # Sessions
+
+    def bind(self) -> bool:
+        """Tie this transport to the running loop; tell whether it is another one than before.
+
+        Raises:
+            ClientClosedError: the client was closed.
+            ClientLoopError: it belongs to another loop that is still alive.
+        """
+        if self.closed:
+            raise ClientClosedError("this client is closed; make a new one")
+        loop = asyncio.get_running_loop()
+        if loop is self._loop:
+            return False
+        if self._loop is not None and not self._loop.is_closed():
+            raise ClientLoopError(
+                "this client belongs to another event loop that is still alive; make one client for each loop"
+            )
+        for session in (self._session, self._storage):
+            if session is not None and session is not self._given:
+                _abandon(session)
+        self._loop, self._session, self._storage = loop, self._given, None
+        return True
+
+    def loop_changed(self) -> bool:
+        """Tell whether the running loop is not the one this transport is tied to."""
+        return self._loop is not asyncio._get_running_loop()
+
+    def _api_session(self) -> aiohttp.ClientSession:
+        self.bind()
+        if self._session is None:
+            trace = aiohttp.TraceConfig()
+            trace.on_request_headers_sent.append(_note_sent)
+            self._resolved_proxy = self._proxy or environment_proxy(self.base_url)
+            self._session = _open_session((trace, *self._trace_configs))
+        elif self._session is self._given:
+            self._resolved_proxy = self._proxy
+        return self._session
+
+    def _storage_session(self) -> aiohttp.ClientSession:
+        self.bind()
+        if self._storage is None:
+            self._storage = _open_session(())
+        return self._storage
+
+    async def close(self) -> None:
+        """Close the sessions that were opened here; a session that was given stays as it is."""
+        self.closed = True
+        sessions = [s for s in (self._session, self._storage) if s is not None and s is not self._given]
+        self._session = self._storage = None
+        if self._loop is not None and self._loop is not asyncio.get_running_loop():
+            for session in sessions:
+                _abandon(session)
+            return
+        for session in sessions:
+            await session.close()
+
+    # API
+
+    async def attempt(self, request: Request[Any], permit: Permit, timeouts: Timeouts) -> Response | Stream | Failure:
+        """Send `request` once and settle its permit, whatever happens."""
+        async with AsyncExitStack() as stack:  # files of an upload stay open until the answer was read
+            answer = await self._send(request, _Attempt(permit), timeouts, stack)
+            return answer if isinstance(answer, Failure) else await _read(request, answer)
+
+    async def _send(
+        self, request: Request[Any], attempt: _Attempt, timeouts: Timeouts, stack: AsyncExitStack
+    ) -> aiohttp.ClientResponse | Failure:
+        """Send the request, wait for the response headers and settle the permit."""
+        try:
+            session = self._api_session()
+            form = request.form
+            answer = await session.request(
+                request.method,
+                self._url(request),
+                data=request.body if form is None else await stack.enter_async_context(_open_form(form)),
+                headers=self._headers if request.body is None else self._headers | _JSON_TYPE,
+                allow_redirects=False,
+                timeout=self._timeout(timeouts, request),
+                proxy=self._resolved_proxy,
+                middlewares=(*_middlewares_of(session), attempt),
+                trace_request_ctx=attempt,
+            )
+        except _TRANSPORT_FAULTS as error:
+            failure = _classify(error, self._may_have_left(attempt), request.method, request.path)
+            _settle(attempt.permit, failure.fate)
+            failure.error.__cause__ = None if isinstance(error, _Resent) else error
+            return failure
+        except BaseException:
+            _settle(attempt.permit, Fate.UNKNOWN if self._may_have_left(attempt) else Fate.NEVER_LEFT)
+            raise
+        attempt.permit.arrived()
+        return answer
+
+    def _may_have_left(self, attempt: _Attempt) -> bool:
+        """Tell whether bytes may have reached the server: known by the trace, which a given session does not carry."""
+        return attempt.sent if self._given is None else attempt.started
+
+    def _url(self, request: Request[Any]) -> URL:
+        url = URL(self._prefix + request.path)
+        return url.update_query(request.query) if request.query else url
+
+    def _timeout(self, timeouts: Timeouts, request: Request[Any]) -> aiohttp.ClientTimeout:
+        key = (timeouts, request.form is not None, request.stream)
+        found = self._timeouts.get(key)
+        if found is None:
+            total = None if request.form is not None or request.stream else timeouts.total
+            found = self._timeouts[key] = aiohttp.ClientTimeout(
+                total=total, connect=timeouts.connect, sock_connect=timeouts.connect, sock_read=timeouts.read
+            )
+        return found
+
+    # Storage
+
+    @asynccontextmanager
+    async def download(self, url: str, *, offset: int = 0, timeouts: Timeouts) -> AsyncIterator[Stream]:
+        """Open a signed URL from byte `offset` on, without any credential of ours and without spending a request.
+
+        Raises:
+            ConnectionFailedError, ResponseLostError, RequestTimeoutError: no answer.
+        """
+        target = URL(url, encoded=True)
+        headers = {"User-Agent": self._user_agent, "Accept-Encoding": "identity"}
+        if offset:
+            headers["Range"] = f"bytes={offset}-"
+        timeout = aiohttp.ClientTimeout(
+            total=None, connect=timeouts.connect, sock_connect=timeouts.connect, sock_read=timeouts.read
+        )
+        session = self._storage_session()
+        proxy = self._proxy or environment_proxy(target)
+        try:
+            answer = await session.get(target, headers=headers, timeout=timeout, proxy=proxy)
+        except _TRANSPORT_FAULTS as error:
+            raise _classify(error, True, "GET", target.path).error from error
+        try:
+            yield Stream(answer.status, answer.headers, "GET", target.path, answer)
+        finally:
+            answer.close()
+
+
+_JSON_TYPE = {"Content-Type": "application/json"}
+
+
+def _open_session(trace_configs: Sequence[aiohttp.TraceConfig]) -> aiohttp.ClientSession:
+    # The limiter bounds what is in flight; a second bound in the pool would only hide the waiting from it.
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        trace_configs=list(trace_configs),
+    )
+
+
+def _abandon(session: aiohttp.ClientSession) -> None:
+    """Let go of a session whose event loop is closed: its sockets cannot be closed in an orderly way any more."""
+    connector = session.connector
+    session.detach()
+    if connector is not None:
+        with suppress(RuntimeError):  # the transports try to talk to the closed loop
+            connector.close()
+
+
+def _middlewares_of(session: aiohttp.ClientSession) -> Sequence[aiohttp.ClientMiddlewareType]:
+    # Middlewares given per request replace those of the session, and aiohttp has no public way to read these.
+    own: Sequence[aiohttp.ClientMiddlewareType] = getattr(session, "_middlewares", ())
+    return own
+
+
+@asynccontextmanager
+async def _open_form(form: Form) -> AsyncIterator[aiohttp.FormData]:
+    async with form.open() as parts:
+        # `quote_fields` would percent-encode the file names, and the `$` and `#` of the field names stay as they are.
+        data = aiohttp.FormData(quote_fields=False, default_to_multipart=True)
+        for part in parts:
+            if len(part) == 2:
+                data.add_field(part[0], part[1])
+            else:
+                name, stream, filename, content_type = part
+                data.add_field(name, stream, filename=filename, content_type=content_type)
+        yield data
+
+
+async def _read(request: Request[Any], answer: aiohttp.ClientResponse) -> Response | Stream | Failure:
+    """Read an answer whose headers are here to its end, or hand it on as a stream."""
+    success = 200 <= answer.status < 300
+    if request.stream and success:
+        return Stream(answer.status, answer.headers, request.method, request.path, answer)
+    try:
+        body = await answer.read()
+    except _TRANSPORT_FAULTS as error:
+        if success and request.answer is not Answer.NOTHING:
+            failure = _classify(error, True, request.method, request.path)
+            failure.error.__cause__ = error
+            return failure
+        body = b""  # the status says it all
+    finally:
+        answer.release()
+    return Response(answer.status, answer.headers, body)
+
+
+def _settle(permit: Permit, fate: Fate) -> None:
+    if fate is Fate.NEVER_LEFT or fate is Fate.FINAL:
+        permit.refund()
+    else:
+        permit.lost()
+
+
+def _classify(error: Exception, may_have_left: bool, method: str, path: str) -> Failure:
+    """Tell from an aiohttp error what became of the request."""
+    where = {"method": method, "path": path}
+    if isinstance(error, (aiohttp.ClientConnectorCertificateError, ssl.CertificateError)):
+        return Failure(Fate.FINAL, ConnectionFailedError(f"the server's certificate is not trusted: {error}", **where))
+    if isinstance(error, aiohttp.InvalidURL):
+        return Failure(Fate.FINAL, ConnectionFailedError("the URL is not one that can be called", **where))
+    if isinstance(error, aiohttp.ConnectionTimeoutError):
+        return Failure(Fate.NEVER_LEFT, ConnectionFailedError("no connection in time", **where))
+    if isinstance(error, (aiohttp.ClientConnectorError, aiohttp.ClientHttpProxyError)) or not may_have_left:
+        if isinstance(error, TimeoutError):
+            return Failure(Fate.NEVER_LEFT, ConnectionFailedError("not sent in time", **where))
+        return Failure(Fate.NEVER_LEFT, ConnectionFailedError(_text(error), **where))
+    if isinstance(error, TimeoutError):
+        return Failure(Fate.UNKNOWN, RequestTimeoutError("no answer in time", **where))
+    if isinstance(error, _Resent):
+        return Failure(Fate.UNKNOWN, ResponseLostError("the kept-alive connection had been closed", **where))
+    if isinstance(error, aiohttp.ClientPayloadError):
+        return Failure(Fate.UNKNOWN, ResponseLostError("the answer was cut short", **where))
+    return Failure(Fate.UNKNOWN, ResponseLostError(_text(error), **where))
+
+
+def _text(error: Exception) -> str:
+    """Return what an aiohttp error says, without a query that might be signed."""
+    return str(error).partition("?")[0] or type(error).__name__
