@@ -1,0 +1,7 @@
+"""Testing kit: a local ComfyControl service, a clock that tests move, and a reader of PNG text chunks."""
+
+from comfycontrol_async.testing._fake_clock import FakeClock
+from comfycontrol_async.testing._png import read_png_text
+from comfycontrol_async.testing._server import LocalServer
+
+__all__ = ["FakeClock", "LocalServer", "read_png_text"]

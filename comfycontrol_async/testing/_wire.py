@@ -1,0 +1,95 @@
+"""The plain values that pass between ports and handlers."""
+
+import json
+from collections.abc import AsyncGenerator, Mapping
+from http.client import responses
+from typing import Any
+
+import attrs
+
+JSON = "application/json"
+
+
+@attrs.frozen
+class Answer:
+    """What a handler answers."""
+
+    status: int
+    body: bytes = b""
+    content_type: str = JSON
+    headers: Mapping[str, str] = attrs.field(factory=dict)
+
+
+@attrs.frozen
+class Stream:
+    """What a handler answers bit by bit."""
+
+    chunks: AsyncGenerator[bytes, None]
+    content_type: str
+
+
+class ApiError(Exception):
+    """Ends a handler with one of the API's error answers."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+
+
+class CutError(Exception):
+    """Ends a request with its connection closed and no answer."""
+
+
+def json_answer(value: Any, status: int = 200) -> Answer:
+    """Return `value` as a JSON answer."""
+    return Answer(status, json.dumps(value).encode())
+
+
+def error_answer(status: int, message: str | None = None) -> Answer:
+    """Return the API's error envelope."""
+    if message is None:
+        message = responses.get(status, "error").lower()
+    return json_answer({"status": status, "message": message}, status)
+
+
+@attrs.frozen
+class PartInfo:
+    """One part of a multipart request; `filename` is None for a text part."""
+
+    name: str
+    filename: str | None
+    content_type: str
+    size: int
+
+
+@attrs.frozen(eq=False)
+class RequestRecord:
+    """A request as it arrived, and how it was answered.
+
+    `at` is in server seconds since the start. `status` is None until the answer is decided, and stays so when none
+    was given. `body_size` and `parts` are known once the body was read; before, the size is the one declared.
+    """
+
+    at: float
+    method: str
+    path: str
+    query: Mapping[str, str]
+    headers: Mapping[str, str]
+    body_size: int = 0
+    status: int | None = None
+    parts: tuple[PartInfo, ...] = ()
+
+    def settle(self, **facts: Any) -> None:
+        """Fill in what becomes known later; for the server only."""
+        for name, value in facts.items():
+            object.__setattr__(self, name, value)
+
+
+@attrs.frozen
+class LeakedCredential:
+    """A credential that was sent to the storage, which needs none."""
+
+    path: str
+    place: str
+    value: str = attrs.field(repr=False)
