@@ -8,6 +8,7 @@ async with ComfyControl() as comfy:
 from comfycontrol_async._client import ComfyControl
 from comfycontrol_async._config import Timeouts, WatchPolicy
 from comfycontrol_async._file import File
+from comfycontrol_async._map_types import BatchPlan, MapProgress, MapResult
 from comfycontrol_async._paginate import Pager
 from comfycontrol_async._placeholders import GraphIssue, Parameter
 from comfycontrol_async._retry import RetryPolicy
@@ -32,6 +33,7 @@ from comfycontrol_async.errors import (
     ResponseLostError,
     ServerError,
     SubmitOutcomeUnknownError,
+    TooManyFailuresError,
     TransportError,
     WaitTimeoutError,
     WorkflowCancelledError,
@@ -69,6 +71,7 @@ __all__ = [
     "APIError",
     "AuthenticationError",
     "BadRequestError",
+    "BatchPlan",
     "ClientClosedError",
     "ClientLoopError",
     "ComfyControl",
@@ -87,6 +90,8 @@ __all__ = [
     "Limiter",
     "LocalLimiter",
     "ManagedRunner",
+    "MapProgress",
+    "MapResult",
     "NotFoundError",
     "Output",
     "Page",
@@ -112,6 +117,7 @@ __all__ = [
     "Template",
     "TemplateSummary",
     "Timeouts",
+    "TooManyFailuresError",
     "TransportError",
     "User",
     "UserProvider",

@@ -1,28 +1,39 @@
 """ComfyControl: wires the parts and exposes resources and verbs."""
 
 import asyncio
-import json as jsonlib
 import os
 import random
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
+from contextlib import aclosing, suppress
+from pathlib import Path
 from typing import Any, Literal, Self
 
 import aiohttp
 import attrs
 
 from comfycontrol_async._clock import SYSTEM_CLOCK
-from comfycontrol_async._config import Timeouts, WatchPolicy, check_wait, name_user_agent, read_base_url, read_token
+from comfycontrol_async._config import (
+    Timeouts,
+    WatchPolicy,
+    check_proxy,
+    check_wait,
+    name_user_agent,
+    read_base_url,
+    read_token,
+)
 from comfycontrol_async._download import Downloader
+from comfycontrol_async._map_types import BatchOptions, BatchPlan, Key, MapProgress, MapResult, Rows, plan_batch
 from comfycontrol_async._pipeline import Pipeline
-from comfycontrol_async._request import Answer, Repeat, Request
+from comfycontrol_async._placeholders import raise_errors
 from comfycontrol_async._retry import RetryPolicy
-from comfycontrol_async._submit import submit
+from comfycontrol_async._siblings import UNSET, Shared, Unset
+from comfycontrol_async._submit import Submitter, prepare_submit
 from comfycontrol_async._transport import Transport
 from comfycontrol_async._watch import Watcher
+from comfycontrol_async.batch import Batch
 from comfycontrol_async.errors import ComfyControlError, InvalidArgumentError
+from comfycontrol_async.graph import Graph
 from comfycontrol_async.limits import Limiter, Priority
-from comfycontrol_async.limits._shared import shared_limiter
 from comfycontrol_async.resources import (
     ManagedRunnersResource,
     RunnersResource,
@@ -30,42 +41,12 @@ from comfycontrol_async.resources import (
     UserResource,
     WorkflowsResource,
 )
-from comfycontrol_async.resources._calls import GraphSource
-from comfycontrol_async.resources._checks import check_id
+from comfycontrol_async.resources._calls import GraphSource, raw
+from comfycontrol_async.resources._checks import check_id, check_tags
 from comfycontrol_async.runs import OnUpdate, RunTools, WorkflowRun
-
-# Methods that RFC 9110, 9.2.2 calls idempotent: the same again gives the same.
-_IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
 
 # Seconds for which a run that was cancelled with on_cancel="cancel" tries to tell the server.
 _CANCEL_TIME = 30.0
-
-
-class _Unset:
-    """The default of an option for which None means something."""
-
-
-_UNSET = _Unset()
-
-
-@attrs.define(eq=False)
-class _Shared:
-    """What siblings made by `with_options` have in common."""
-
-    transport: Transport
-    given_limiter: Limiter | None
-    policy: WatchPolicy
-    watcher: Watcher | None = None
-    downloader: Downloader | None = None
-    _default_limiter: Limiter | None = None
-
-    def limiter(self) -> Limiter:
-        """Return the limiter that was given, or the one that all clients of this origin and loop share."""
-        if self.given_limiter is not None:
-            return self.given_limiter
-        if self._default_limiter is None or self.transport.loop_changed():
-            self._default_limiter = shared_limiter(str(self.transport.base_url.origin()))
-        return self._default_limiter
 
 
 class ComfyControl:
@@ -111,10 +92,10 @@ class ComfyControl:
             read_base_url(base_url, os.environ),
             session=session,
             user_agent=name_user_agent(user_agent),
-            proxy=proxy,
+            proxy=check_proxy(proxy),
             trace_configs=trace_configs,
         )
-        shared = _Shared(transport, limiter, watch or WatchPolicy())
+        shared = Shared(transport, limiter, watch or WatchPolicy())
         pipeline = Pipeline(
             transport=transport,
             limiter=shared.limiter,
@@ -125,7 +106,7 @@ class ComfyControl:
         )
         self._assemble(shared, pipeline)
 
-    def _assemble(self, shared: _Shared, pipeline: Pipeline) -> None:
+    def _assemble(self, shared: Shared, pipeline: Pipeline) -> None:
         send = pipeline.send
         self._shared = shared
         self._pipeline = pipeline
@@ -135,7 +116,11 @@ class ComfyControl:
         self.workflows = WorkflowsResource(send, pipeline.open)
         self.templates = TemplatesResource(send)
         if shared.watcher is None:
-            shared.watcher = Watcher(self.workflows, shared.policy)
+            # Looking goes below what people send, and is not theirs to bound.
+            bulk = attrs.evolve(pipeline, priority=Priority.BULK, max_wait=None)
+            shared.watcher = Watcher(
+                WorkflowsResource(bulk.send, bulk.open), self.workflows, shared.policy, shared.limiter
+            )
         if shared.downloader is None:
             shared.downloader = Downloader(
                 transport=pipeline.transport,
@@ -144,6 +129,13 @@ class ComfyControl:
                 clock=SYSTEM_CLOCK,
                 chance=random.random,
             )
+        self._submitter = Submitter(
+            workflows=self.workflows,
+            retry=pipeline.retry,
+            clock=SYSTEM_CLOCK,
+            server_time=pipeline.transport.server_time,
+            held=shared.held,
+        )
         self._tools = RunTools(
             workflows=self.workflows, watcher=shared.watcher, downloader=shared.downloader, clock=SYSTEM_CLOCK
         )
@@ -166,7 +158,7 @@ class ComfyControl:
         timeouts: Timeouts | None = None,
         retry: RetryPolicy | None = None,
         priority: Priority | None = None,
-        max_rate_limit_wait: float | _Unset | None = _UNSET,
+        max_rate_limit_wait: float | Unset | None = UNSET,
     ) -> Self:
         """Return a sibling with other options, which shares session, limiter and watcher; what is left out stays.
 
@@ -184,7 +176,7 @@ class ComfyControl:
             if priority not in Priority._value2member_map_:
                 raise InvalidArgumentError(f"priority must be a Priority, not {priority!r}")
             changes["priority"] = Priority(priority)
-        if not isinstance(max_rate_limit_wait, _Unset):
+        if not isinstance(max_rate_limit_wait, Unset):
             changes["max_wait"] = check_wait(max_rate_limit_wait)
         sibling = object.__new__(type(self))
         sibling._assemble(self._shared, attrs.evolve(self._pipeline, **changes))
@@ -192,6 +184,8 @@ class ComfyControl:
 
     async def aclose(self) -> None:
         """Close the session that was opened here, for this client and its siblings; any number of times."""
+        if self._shared.watcher is not None:
+            await self._shared.watcher.close()
         await self._shared.transport.close()
 
     async def __aenter__(self) -> Self:
@@ -227,21 +221,10 @@ class ComfyControl:
             InvalidArgumentError: the path is no path, or the body no JSON.
             TransportError, APIError, ResponseFormatError, RateLimitWaitError: as every call.
         """
-        if not path.startswith("/") or any(character in path for character in "\r\n#"):
-            raise InvalidArgumentError(f"a path is like '/v1/user', on the API's own origin, not {path[:60]!r}")
-        verb = method.upper()
-        if not verb.isascii() or not verb.isalpha():
-            raise InvalidArgumentError(f"a method is a word like 'GET', not {method!r}")
-        request = Request(
-            method=verb,
-            path=path,
-            structure=lambda value: value,
-            query={key: _query_value(value) for key, value in (params or {}).items()},
-            body=None if json is None else _encode(json),
-            repeat=Repeat.SAFE if verb in _IDEMPOTENT else Repeat.NEVER,
-            answer=Answer.MAYBE,
-        )
-        return await self._pipeline.send(request)
+        place, mark, _ = path.partition("?")
+        if mark:
+            raise InvalidArgumentError(f"give what follows the ? of {place[:60]!r} as params")
+        return await self._pipeline.send(raw(method, path, params, json))
 
     # Verbs
 
@@ -253,11 +236,14 @@ class ComfyControl:
         params: Mapping[str, Any] | None = None,
         tags: Iterable[str] = (),
     ) -> WorkflowRun:
-        """Create a workflow, let it run, and return its handle. One request.
+        """Create a workflow, let it run, and return its handle. One request, unless its answer is lost.
+
+        A lost answer is looked up, so that the workflow is neither lost nor doubled; the more `name` is its own, the
+        surer (API documentation: there is no idempotency key).
 
         Args:
             graph: a `Graph`, a `Template`, a mapping, or a path to a JSON file.
-            name: 1 to 200 characters; default: the file's stem, or "workflow".
+            name: 1 to 200 characters; default: the file's stem, or "workflow", with something unique behind it.
             params: plain parameter names (no `$` or `#`) mapped to values: text or numbers, a choice, or a `File`,
                 `Path` or bytes. A `$text` default and the first `$choice` option are filled in when left out.
             tags: it goes to a runner that has all of them.
@@ -268,7 +254,10 @@ class ComfyControl:
             SubmitOutcomeUnknownError: it may or may not have been created.
             TransportError, APIError, RateLimitWaitError: it was not created.
         """
-        return await submit(self._tools, graph, name=name, params=params, tags=tags)
+        known, form, name = await prepare_submit(graph, name, params, tags)
+        summary = await self._submitter.submit(form, name)
+        ordinal = self._tools.watcher.count_submitted()
+        return WorkflowRun(self._tools, summary.id, summary=summary, graph=known, ordinal=ordinal)
 
     async def run(
         self,
@@ -308,6 +297,78 @@ class ComfyControl:
             raise
         return run
 
+    def map(
+        self,
+        graph: GraphSource,
+        rows: Rows,
+        *,
+        key: Key | None = None,
+        name: str = "{key}",
+        tags: Iterable[str] = (),
+        concurrency: int = 100,
+        ordered: bool = False,
+        outputs: bool = True,
+        download_to: str | Path | None = None,
+        journal: str | Path | None = None,
+        timeout: float | None = None,
+        max_failures: int | None = None,
+        on_progress: Callable[[MapProgress], object] | None = None,
+    ) -> AsyncGenerator[MapResult, None]:
+        """Run one graph over many rows of parameters, and give a `MapResult` for each.
+
+        One failure never ends the batch; what stops every row (a token that is refused, a closed client) does.
+
+        Args:
+            graph: as `submit`.
+            rows: mappings of parameter names to values; any iterable or async iterable, read lazily.
+            key: what tells rows apart: a function of the row, or the name of a parameter; default: the row's index.
+            name: what the workflows' names begin with, from `{key}` and `{index}`; something unique comes behind it.
+            tags: as `submit`.
+            concurrency: how many workflows are unfinished at once, at the most.
+            ordered: whether results come in the order of rows instead of as they come.
+            outputs: whether the outputs are wanted: one request for each workflow.
+            download_to: a directory to fetch the outputs into, as `<key>-<index>.<ext>`.
+            journal: a SQLite file. Started again with the same file, nothing is submitted twice, what runs is waited
+                for, what failed to be submitted is tried again, and what is done comes from the file.
+            timeout: seconds to wait for each workflow.
+            max_failures: how many rows may fail before no more are begun; then `TooManyFailuresError`, last.
+            on_progress: called with a `MapProgress` whenever something changes; may be a coroutine function.
+
+        Raises:
+            GraphError, InvalidArgumentError: the graph or an option makes no sense; nothing was sent.
+            ConfigurationError: the journal cannot be used, or belongs to another graph or API address.
+            TooManyFailuresError, AuthenticationError, ClientClosedError: as said above.
+        """
+        options = BatchOptions(
+            key=key,
+            name=name,
+            tags=tuple(check_tags(tags)),
+            concurrency=concurrency,
+            ordered=ordered,
+            outputs=outputs or download_to is not None,
+            download_to=None if download_to is None else Path(download_to),
+            journal=None if journal is None else Path(journal),
+            timeout=timeout,
+            max_failures=max_failures,
+            on_progress=on_progress,
+        )
+        return self._map(graph, rows, options)
+
+    async def _map(self, graph: GraphSource, rows: Rows, options: BatchOptions) -> AsyncGenerator[MapResult, None]:
+        known = await asyncio.to_thread(Graph.coerce, graph)
+        raise_errors(known.check())
+        batch = Batch(self._tools, self._submitter, known, str(self._shared.transport.base_url), options)
+        async with aclosing(batch.results(rows)) as results:
+            async for result in results:
+                yield result
+
+    def plan(self, n: int, *, outputs: bool = True) -> BatchPlan:
+        """Reckon the requests and seconds that `n` workflows will need under the limiter as it is now. No request.
+
+        The seconds are those in which the limit lets the requests through; the workflows' own time comes on top.
+        """
+        return plan_batch(n, outputs=outputs, limits=self.limiter.snapshot())
+
     def get_run(self, id: str) -> WorkflowRun:
         """Return a handle of a workflow that exists. No request.
 
@@ -315,16 +376,3 @@ class ComfyControl:
             InvalidArgumentError: the id is no UUID-like text.
         """
         return WorkflowRun(self._tools, check_id(id))
-
-
-def _query_value(value: str | int | float | bool) -> str | int:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return str(value)
-
-
-def _encode(value: Any) -> bytes:
-    try:
-        return jsonlib.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
-    except (TypeError, ValueError) as error:
-        raise InvalidArgumentError(f"the body is no JSON: {error}") from error

@@ -25,9 +25,9 @@ def is_number(value: object) -> bool:
 
 
 def _seconds(instance: object, attribute: "attrs.Attribute[Any]", value: float) -> None:
-    if not (is_number(value) and value > 0):
+    if not (is_number(value) and 0 < value < math.inf):
         name = f"{type(instance).__name__}.{attribute.name}"
-        raise ConfigurationError(f"{name} must be a positive number of seconds, not {value!r}")
+        raise ConfigurationError(f"{name} must be a positive, finite number of seconds, not {value!r}")
 
 
 def _optional_seconds(instance: object, attribute: "attrs.Attribute[Any]", value: float | None) -> None:
@@ -69,8 +69,8 @@ class WatchPolicy:
     def __attrs_post_init__(self) -> None:
         if self.max_interval < self.min_interval:
             raise ConfigurationError("WatchPolicy.max_interval must not be below min_interval")
-        if self.max_streams < 0:
-            raise ConfigurationError(f"WatchPolicy.max_streams must not be negative, but is {self.max_streams!r}")
+        if isinstance(self.max_streams, bool) or not isinstance(self.max_streams, int) or self.max_streams < 0:
+            raise ConfigurationError(f"WatchPolicy.max_streams must be a whole number from 0, not {self.max_streams!r}")
 
 
 def read_token(token: str | None, environment: Mapping[str, str]) -> str:
@@ -105,22 +105,45 @@ def read_base_url(base_url: str | None, environment: Mapping[str, str]) -> URL:
         ConfigurationError: it is no http or https URL, or carries credentials, a query or a fragment.
     """
     text = (base_url if base_url is not None else environment.get(BASE_URL_VARIABLE)) or DEFAULT_BASE_URL
-    try:
-        url = URL(text.strip())
-    except (ValueError, TypeError, AttributeError) as error:
-        raise ConfigurationError(f"the base URL {text!r} is no URL: {error}") from error
-    if url.scheme not in ("http", "https") or not url.host:
-        raise ConfigurationError(f"the base URL must begin with https:// or http:// and name a host, not {text!r}")
+    # No error quotes it: it might be the token in the wrong place, or hold a password.
+    url = _read_url("the base URL", text)
     if url.user or url.password or url.query_string or url.fragment:
         raise ConfigurationError("the base URL must have no credentials, query or fragment")
     return url.with_path(url.path.rstrip("/"))
 
 
+def _read_url(what: str, text: str) -> URL:
+    try:
+        url = URL(text.strip())
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ConfigurationError(f"{what} is no URL: {error}") from None
+    if url.scheme not in ("http", "https") or not url.host:
+        raise ConfigurationError(f"{what} must begin with https:// or http:// and name a host")
+    return url
+
+
+def check_proxy(proxy: str | None) -> str | None:
+    """Return the proxy's address when it is usable; None, for the environment's, stays None.
+
+    Raises:
+        ConfigurationError: it is no http or https URL.
+    """
+    if proxy is not None:
+        _read_url("the proxy", proxy)
+    return proxy
+
+
 def environment_proxy(url: URL) -> str | None:
-    """Return the proxy that HTTPS_PROXY or HTTP_PROXY and NO_PROXY name for `url`, None for none."""
+    """Return the proxy that HTTPS_PROXY or HTTP_PROXY and NO_PROXY name for `url`, None for none.
+
+    Raises:
+        ConfigurationError: it is no http proxy.
+    """
     if urllib.request.proxy_bypass_environment(f"{url.host}:{url.port}"):  # type: ignore[attr-defined] # not in typeshed
         return None
-    return urllib.request.getproxies_environment().get(url.scheme)
+    proxy = urllib.request.getproxies_environment().get(url.scheme)
+    # As curl does: what names no scheme is an http proxy.
+    return check_proxy(proxy if proxy is None or "://" in proxy else f"http://{proxy}")
 
 
 def name_user_agent(prefix: str | None = None) -> str:
@@ -129,9 +152,9 @@ def name_user_agent(prefix: str | None = None) -> str:
         own = f"comfycontrol-async/{version('comfycontrol-async')}"
     except PackageNotFoundError:
         own = "comfycontrol-async"
-    if prefix is None:
+    if not prefix:
         return own
-    if not prefix.isprintable():
+    if not isinstance(prefix, str) or not prefix.isprintable():
         raise ConfigurationError("user_agent must be printable text on one line")
     return f"{prefix} {own}"
 

@@ -63,10 +63,12 @@ def page_structurer(cls: type[T], key: str, number: int, per_page: int) -> Calla
                 log.warning("a listed item is malformed at %s: %s", path, message)
                 invalid.append(InvalidItem(index=index, message=f"{path}: {message}", raw=item))
         total = value.get("total")
-        known = isinstance(total, int) and not isinstance(total, bool)
+        if isinstance(total, bool) or not isinstance(total, int):
+            # Nobody knows how many there are: after a full page at least one more, so that a walk goes on.
+            total = (number - 1) * per_page + len(raw) + (len(raw) >= per_page)
         return Page(
             items=items,
-            total=total if known else len(raw) + (number - 1) * per_page,
+            total=total,
             number=number,
             per_page=per_page,
             invalid_items=invalid,
@@ -85,11 +87,13 @@ def _converter() -> Converter:
     converter = Converter()
     converter.register_structure_hook(datetime, _datetime)
     converter.register_structure_hook(datetime | None, lambda value, _: None if value is None else _datetime(value, _))
-    # Not `register_structure_hook`: that would serve subclasses of str too, which the enums are.
-    converter.register_structure_hook_func(lambda cls: cls is str, _str)
+    # cattrs looks for classes before it asks functions and factories, and has hooks of its own for `str`: so text and
+    # the enums, which are text too, are registered by class.
+    converter.register_structure_hook(str, _str)
+    for enum in OpenEnum.__subclasses__():
+        converter.register_structure_hook(enum, _enum_hook(enum))
     converter.register_structure_hook(int, _int)
     converter.register_structure_hook(bool, _bool)
-    converter.register_structure_hook_factory(_is_open_enum, _enum_hook)
     converter.register_structure_hook_factory(_is_list, lambda cls: _list_hook(converter, cls))
     converter.register_structure_hook_factory(_is_dict, lambda cls: _dict_hook(converter, cls))
     converter.register_structure_hook_factory(attrs.has, lambda cls: _object_hook(converter, cls))
@@ -140,10 +144,6 @@ def _is_list(cls: Any) -> bool:
 
 def _is_dict(cls: Any) -> bool:
     return get_origin(cls) is dict
-
-
-def _is_open_enum(cls: Any) -> bool:
-    return isinstance(cls, type) and issubclass(cls, OpenEnum)
 
 
 _seen_unknown: set[tuple[str, str]] = set()

@@ -47,7 +47,7 @@ def parse_json(body: bytes, content_type: str = "") -> Any:
         raise ResponseFormatError("the body is empty where JSON is due")
     try:
         return _loads(body)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         if "html" in content_type or body.lstrip()[:1] == b"<":
             raise ResponseFormatError(f"HTML where JSON is due: {html_text(body)}") from error
         raise ResponseFormatError(f"the body is no JSON or was cut short: {error}") from error
@@ -79,7 +79,7 @@ def error_of(response: Response, method: str, path: str, now: datetime) -> APIEr
 def _document(body: bytes) -> Mapping[str, Any]:
     try:
         value = _loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}
 

@@ -41,8 +41,15 @@ class Form:
         Raises:
             InvalidArgumentError: a file cannot be read.
         """
-        with ExitStack() as files:
-            yield await asyncio.to_thread(self._open_parts, files)
+        files = ExitStack()
+        opening = asyncio.ensure_future(asyncio.to_thread(self._open_parts, files))
+        try:
+            yield await asyncio.shield(opening)
+        finally:
+            if opening.done():
+                files.close()
+            else:  # cancelled: the thread goes on opening what nobody would close
+                opening.add_done_callback(lambda _: files.close())
 
     def _open_parts(self, files: ExitStack) -> list[TextPart | FilePart]:
         parts: list[TextPart | FilePart] = []
@@ -72,9 +79,10 @@ def prepare(fields: Sequence[tuple[str, str | File]]) -> Form:
     for name, value in fields:
         if isinstance(value, File):
             value = _reopenable(name, value)
+            _check_labels(name, value)
             total += _size(name, value)
         else:
-            total += len(value.encode())
+            total += _text_size(name, value)
         total += len(name.encode()) + _PART_OVERHEAD
         ready.append((name, value))
     if total > MAX_UPLOAD:
@@ -90,21 +98,51 @@ def _reopenable(name: str, file: File) -> File:
     if isinstance(source, (str, bytes, Path)) or callable(source):
         return file
     try:
-        content = source.read(MAX_UPLOAD + 1)
+        pieces = _read_rest(source)
     except (OSError, ValueError, AttributeError) as error:
         raise _unreadable(name, file, error) from error
-    if not isinstance(content, bytes):
-        raise InvalidArgumentError(f"the file for {name!r} is a text stream: open it in binary mode ('rb')")
+    if not isinstance(pieces[-1], bytes):
+        raise _text_stream(name)
     filename = file.filename or os.path.basename(str(getattr(source, "name", ""))) or None
-    return attrs.evolve(file, source=content, filename=filename)
+    return attrs.evolve(file, source=b"".join(pieces), filename=filename)
+
+
+def _read_rest(stream: BinaryIO) -> list[bytes]:
+    """Read a stream to its end, or to what is too much; a raw one may give less than it is asked for."""
+    pieces = [stream.read(MAX_UPLOAD + 1)]
+    size = len(pieces[0])
+    while 0 < size <= MAX_UPLOAD and pieces[-1]:
+        pieces.append(stream.read(MAX_UPLOAD + 1 - size))
+        size += len(pieces[-1])
+    return pieces
 
 
 def _size(name: str, file: File) -> int:
     try:
         with file.open() as stream:
-            return stream.seek(0, io.SEEK_END)
-    except (OSError, ValueError, AttributeError) as error:
+            binary = isinstance(stream.read(0), bytes)
+            size = stream.seek(0, io.SEEK_END)
+    except (OSError, ValueError, AttributeError, TypeError) as error:
         raise _unreadable(name, file, error) from error
+    if not binary:
+        raise _text_stream(name)
+    return size
+
+
+def _text_size(name: str, text: str) -> int:
+    try:
+        return len(text.encode())
+    except UnicodeEncodeError:
+        raise InvalidArgumentError(f"the text for {name!r} holds half a surrogate pair, which is no text") from None
+
+
+def _check_labels(name: str, file: File) -> None:
+    """Refuse a file name or media type that cannot stand in the header of a part."""
+    for what, label in (("file name", file.filename), ("media type", file.content_type)):
+        if label is not None and not (isinstance(label, str) and label.isprintable()):
+            raise InvalidArgumentError(f"the {what} {label!r} for {name!r} must be printable text")
+    if not describe(name, file)[0].isprintable():
+        raise InvalidArgumentError(f"the file {str(file.path)!r} for {name!r} needs File(..., filename=...) to be sent")
 
 
 def describe(name: str, file: File) -> tuple[str, str]:
@@ -112,6 +150,10 @@ def describe(name: str, file: File) -> tuple[str, str]:
     filename = file.filename or (file.path.name if file.path else name.lstrip("$"))
     content_type = file.content_type or mimetypes.guess_type(filename)[0] or "application/octet-stream"
     return filename, content_type
+
+
+def _text_stream(name: str) -> InvalidArgumentError:
+    return InvalidArgumentError(f"the file for {name!r} is a text stream: open it in binary mode ('rb')")
 
 
 def _unreadable(name: str, file: File, error: Exception) -> InvalidArgumentError:

@@ -2,9 +2,11 @@
 
 Listings are newest first and live: while they are walked, new items push others on to later pages (they are seen twice
 and given once), and items that leave pull others forward, over the edge of the page that comes next. A `total` that
-shrinks tells of the latter: the page before is read again first.
+shrinks tells of the latter: the page before is read again first, three times at most for each page, so that a listing
+that shrinks all the time still comes to an end.
 """
 
+from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any, Generic, TypeVar
 
@@ -12,6 +14,8 @@ from comfycontrol_async.errors import InvalidArgumentError
 from comfycontrol_async.models import Page
 
 T = TypeVar("T")
+
+_MOST_TIMES_AGAIN = 3
 
 
 class Pager(Generic[T]):
@@ -26,9 +30,9 @@ class Pager(Generic[T]):
         """Fetch one page; the first is 1. One request.
 
         Raises:
-            InvalidArgumentError: `number` is below 1.
+            InvalidArgumentError: `number` is no whole number from 1.
         """
-        if isinstance(number, bool) or number < 1:
+        if isinstance(number, bool) or not isinstance(number, int) or number < 1:
             raise InvalidArgumentError(f"page numbers begin at 1, not {number!r}")
         return await self._fetch(number)
 
@@ -43,6 +47,7 @@ class Pager(Generic[T]):
 
     async def __aiter__(self) -> AsyncGenerator[T, None]:
         seen: set[Any] = set()
+        again: Counter[int] = Counter()
         number, total = 1, None
         while True:
             page = await self._fetch(number)
@@ -54,7 +59,8 @@ class Pager(Generic[T]):
             count = len(page.items) + len(page.invalid_items)
             shrunk = total is not None and page.total < total and number > 1
             total = page.total
-            if shrunk:
+            if shrunk and again[number] < _MOST_TIMES_AGAIN:
+                again[number] += 1
                 number -= 1
             elif count < page.per_page or number * page.per_page >= total:
                 return

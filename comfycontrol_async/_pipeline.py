@@ -64,7 +64,7 @@ class Pipeline:
         return answer
 
     async def _exchange(self, request: Request[Any]) -> Response | Stream:
-        permit = await self._acquire(request)
+        permit = await self._acquire()
         started = self.clock.monotonic()
         attempts = 0
         while True:
@@ -92,12 +92,11 @@ class Pipeline:
                 permit = await permit.requeue(max_wait=self.max_wait)
             else:
                 await self.clock.sleep(delay)
-                permit = await self._acquire(request)
+                permit = await self._acquire()
 
-    async def _acquire(self, request: Request[Any]) -> Permit:
+    async def _acquire(self) -> Permit:
         self.transport.bind()
-        priority = self.priority if request.priority is None else request.priority
-        return await self.limiter().acquire(priority, max_wait=self.max_wait)
+        return await self.limiter().acquire(self.priority, max_wait=self.max_wait)
 
     def _judge(
         self, request: Request[Any], answer: Response | Stream | Failure

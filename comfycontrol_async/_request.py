@@ -7,7 +7,6 @@ from typing import Any, Generic, TypeVar
 import attrs
 
 from comfycontrol_async._multipart import Form
-from comfycontrol_async.limits import Priority
 
 T = TypeVar("T")
 
@@ -42,7 +41,6 @@ class Request(Generic[T]):
     answer: Answer = Answer.JSON
     # Whether the answer takes as long as it takes: an event stream.
     stream: bool = False
-    priority: Priority | None = None
 
 
 @attrs.frozen

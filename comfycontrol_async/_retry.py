@@ -47,11 +47,12 @@ class RetryPolicy:
     max_delay: float = 8.0
 
     def __attrs_post_init__(self) -> None:
-        if self.attempts < 1:
-            raise ConfigurationError(f"RetryPolicy.attempts must be at least 1, not {self.attempts!r}")
+        attempts = self.attempts
+        if isinstance(attempts, bool) or not isinstance(attempts, int) or attempts < 1:
+            raise ConfigurationError(f"RetryPolicy.attempts must be a whole number from 1, not {attempts!r}")
         for name in ("max_elapsed", "base_delay", "max_delay"):
             value = getattr(self, name)
-            if not (isinstance(value, (int, float)) and value >= 0):
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= 0:
                 raise ConfigurationError(f"RetryPolicy.{name} must be a number of seconds from 0, not {value!r}")
 
 
@@ -82,7 +83,8 @@ def retry_after(
     if fate is Fate.FINAL or elapsed >= policy.max_elapsed:
         return None
     if fate is Fate.REFUSED:
-        return 0.0
+        # The gate does the waiting; what the server asks for counts against the bound all the same.
+        return 0.0 if elapsed + (asked or 0.0) <= policy.max_elapsed else None
     if attempt >= policy.attempts or (fate is Fate.UNKNOWN and repeat is Repeat.NEVER):
         return None
     delay = max(backoff(policy, attempt, chance), asked or 0.0)
@@ -96,11 +98,17 @@ def parse_retry_after(value: str | None, now: datetime) -> float | None:
     try:
         seconds = float(value)
     except ValueError:
-        try:
-            moment = parsedate_to_datetime(value)
-        except (ValueError, TypeError):
+        moment = parse_date(value)
+        if moment is None:
             return None
-        if moment.tzinfo is None:
-            moment = moment.replace(tzinfo=UTC)
         seconds = (moment - now).total_seconds()
     return max(0.0, seconds) if math.isfinite(seconds) else None
+
+
+def parse_date(value: str) -> datetime | None:
+    """Read an HTTP date (RFC 9110, 5.6.7) as an aware datetime; None when it is none."""
+    try:
+        moment = parsedate_to_datetime(value)
+    except (ValueError, TypeError):
+        return None
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment

@@ -38,14 +38,13 @@ class EventParser:
             self._after_cr = chunk.endswith(b"\r")
             chunk = chunk.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
         *lines, self._line = (self._line + chunk).split(b"\n")
-        if self._size + len(self._line) > MAX_EVENT:
-            raise ValueError("an event of the stream is larger than 8 MiB")
         events: list[str] = []
         for line in lines:
             if self._at_start:
                 self._at_start = False
                 line = line.removeprefix(_BOM)
             self._take(line, events)
+        self._bound(len(self._line))
         return events
 
     def _take(self, line: bytes, events: list[str]) -> None:
@@ -58,4 +57,10 @@ class EventParser:
         field, _, value = line.partition(b":")
         if field == b"data":
             self._data.append(value.removeprefix(b" "))
-            self._size += len(value)
+            self._size += len(value) + 1
+            self._bound(0)
+
+    def _bound(self, unread: int) -> None:
+        """Refuse an event that is too large already, with `unread` bytes of a line that has not ended."""
+        if self._size + unread > MAX_EVENT:
+            raise ValueError("an event of the stream is larger than 8 MiB")

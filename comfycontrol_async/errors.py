@@ -21,6 +21,7 @@
     ├── RateLimitWaitError            waiting for the rate limit would take longer than was allowed
     ├── SubmitOutcomeUnknownError     a workflow may or may not have been created
     ├── DownloadError                 an output could not be fetched or written
+    ├── TooManyFailuresError          a batch was stopped: more rows failed than `max_failures`
     └── WorkflowError                 a workflow did not complete
         ├── WorkflowFailedError
         ├── WorkflowCancelledError
@@ -37,9 +38,14 @@ from typing import Any
 _TEXT_LIMIT = 200
 
 
+def _line(text: str) -> str:
+    """Return `text` on one line, without what would steer a terminal."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
 def _one_line(text: str) -> str:
-    """Return `text` on one line, cut at 200 characters."""
-    line = " ".join(text.split())
+    """Return text from outside on one line, cut at 200 characters."""
+    line = _line(text)
     return line if len(line) <= _TEXT_LIMIT else line[: _TEXT_LIMIT - 1] + "…"
 
 
@@ -59,7 +65,7 @@ class ComfyControlError(Exception):
         self.message = message
 
     def __str__(self) -> str:
-        return self.message
+        return _line(self.message)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuild, (type(self), self.args, self.__dict__.copy())
@@ -147,7 +153,7 @@ class APIError(ComfyControlError):
         text = f"{self.status} {_one_line(self.message)}".rstrip()
         if self.method:
             text = f"{self.method} {self.path}: {text}"
-        return f"{text} (request id {self.request_id})" if self.request_id else text
+        return f"{text} (request id {_one_line(self.request_id)})" if self.request_id else text
 
 
 class BadRequestError(APIError):
@@ -187,7 +193,7 @@ class ResponseFormatError(ComfyControlError):
         self.path = path
 
     def __str__(self) -> str:
-        text = f"unexpected answer at {self.json_path}: {_one_line(self.message)}"
+        text = f"unexpected answer at {_one_line(self.json_path)}: {_one_line(self.message)}"
         return f"{self.method} {self.path}: {text}" if self.method else text
 
 
@@ -232,6 +238,15 @@ class DownloadError(ComfyControlError):
         return _one_line(self.message)
 
 
+class TooManyFailuresError(ComfyControlError):
+    """A batch was stopped: `failed` rows failed, `allowed` were. The results of all rows begun were given before."""
+
+    def __init__(self, failed: int, allowed: int) -> None:
+        super().__init__(f"the batch was stopped: {failed} rows failed, at most {allowed} were allowed")
+        self.failed = failed
+        self.allowed = allowed
+
+
 class WorkflowError(ComfyControlError):
     """A workflow did not complete. `id`, `name` and `status` say which and how it was last seen."""
 
@@ -242,7 +257,7 @@ class WorkflowError(ComfyControlError):
         self.status = status
 
     def __str__(self) -> str:
-        label = f"workflow {self.id}" + (f" ({self.name})" if self.name else "")
+        label = f"workflow {self.id}" + (f" ({_one_line(self.name)})" if self.name else "")
         return f"{label}: {_one_line(self.message)}"
 
 

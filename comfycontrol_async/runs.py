@@ -11,7 +11,8 @@ import attrs
 
 from comfycontrol_async._clock import Clock
 from comfycontrol_async._download import Downloader, target_names
-from comfycontrol_async._watch import Watcher, update_of
+from comfycontrol_async._watch import Watcher
+from comfycontrol_async._watch_state import update_of
 from comfycontrol_async.errors import (
     NotFoundError,
     WaitTimeoutError,
@@ -49,14 +50,22 @@ class WorkflowRun:
     Made by `comfy.submit`, `comfy.run` and `comfy.get_run`; it holds the last that is known and asks only when told.
     """
 
-    __slots__ = ("_cause", "_graph", "_outputs", "_tools", "_workflow", "id")
+    __slots__ = ("_cause", "_graph", "_ordinal", "_outputs", "_tools", "_workflow", "id")
 
     def __init__(
-        self, tools: RunTools, id: str, *, summary: WorkflowSummary | None = None, graph: Graph | None = None
+        self,
+        tools: RunTools,
+        id: str,
+        *,
+        summary: WorkflowSummary | None = None,
+        graph: Graph | None = None,
+        ordinal: int | None = None,
     ) -> None:
         self.id = id
         self._tools = tools
         self._graph = graph
+        # The place among what this client made, which tells the watcher where in the listing it stands.
+        self._ordinal = ordinal
         self._workflow = None if summary is None else _as_workflow(summary)
         self._outputs: list[Output] | None = None
         self._cause: FailureCause | None = None
@@ -101,11 +110,13 @@ class WorkflowRun:
         """
         return await self.watch(timeout, None)
 
-    async def watch(self, timeout: float | None, on_update: OnUpdate | None) -> Workflow:
-        """Wait as `wait` does, and call `on_update` with every change."""
+    async def watch(
+        self, timeout: float | None, on_update: OnUpdate | None, *, outputs: bool = True, batch: bool = False
+    ) -> Workflow:
+        """Wait as `wait` does, and call `on_update` with every change; `outputs`, `batch`: see `Watcher`."""
         started = self._tools.clock.monotonic()
         try:
-            async with asyncio.timeout(timeout) as limit, aclosing(self.updates()) as updates:
+            async with asyncio.timeout(timeout) as limit, aclosing(self._updates(outputs, batch)) as updates:
                 async for update in updates:
                     if on_update is not None:
                         await _call(on_update, update)
@@ -130,18 +141,24 @@ class WorkflowRun:
             NotFoundError: it does not exist (any more).
             TransportError, APIError, ResponseFormatError: asking for it failed for good.
         """
-        last: WorkflowUpdate | None = None
+        async with aclosing(self._updates(outputs=True, batch=False)) as updates:
+            async for update in updates:
+                yield update
+
+    async def _updates(self, outputs: bool, batch: bool) -> AsyncGenerator[WorkflowUpdate, None]:
         if self._workflow is None:
             await self.refresh()
         if self._workflow is not None and self._workflow.status.terminal:
             yield self._last_update()
             return
-        async with aclosing(self._tools.watcher.follow(self.id)) as updates:
+        created_at = self._workflow.created_at if self._workflow else None
+        follow = self._tools.watcher.follow(
+            self.id, ordinal=self._ordinal, created_at=created_at, outputs=outputs, batch=batch
+        )
+        async with aclosing(follow) as updates:
             async for update in updates:
                 self._take(update)
-                if update != last:
-                    last = update
-                    yield update
+                yield update
 
     def _take(self, update: WorkflowUpdate) -> None:
         """Remember what an update says."""
@@ -223,7 +240,8 @@ class WorkflowRun:
             summary = await workflows.rerun_with(self.id, self._graph.parameters, params)
         else:
             summary = await workflows.rerun(self.id, params=params)
-        return WorkflowRun(self._tools, summary.id, summary=summary, graph=self._graph)
+        ordinal = self._tools.watcher.count_submitted()
+        return WorkflowRun(self._tools, summary.id, summary=summary, graph=self._graph, ordinal=ordinal)
 
     async def outputs(self) -> list[Output]:
         """Return what it made; one request, none when the last event of its stream brought them.

@@ -26,15 +26,16 @@ class WorkflowSummary:
 class Workflow(WorkflowSummary):
     """A workflow in full (API documentation: endpoints/workflows/get).
 
-    `workflow_params` are the pairs the service stored, such as `["$text(prompt)", "a cat"]`. `queue_number` and
-    `prompt_id` are None before queueing; the last three fields are filled only when it failed.
+    `workflow_params` are the pairs the service stored, such as `["$text(prompt)", "a cat"]`; what stands there for a
+    file is not documented. `queue_number` and `prompt_id` are None before queueing; the last three fields are filled
+    only when it failed.
     """
 
     user_id: str | None = None
     user_runner_id: str | None = None
     managed_runner_id: str | None = None
     workflow_json: dict[str, Any] = attrs.field(factory=dict, repr=False)
-    workflow_params: list[list[str]] = attrs.field(factory=list)
+    workflow_params: list[list[Any]] = attrs.field(factory=list)
     prompt_id: str | None = None
     queue_number: int | None = None
     error_node: str | None = None

@@ -7,14 +7,17 @@ from typing import Any, Protocol, TypeVar
 
 from comfycontrol_async._convert import page_structurer, structurer
 from comfycontrol_async._paginate import Pager
-from comfycontrol_async._request import Answer, Request
+from comfycontrol_async._request import Answer, Repeat, Request
 from comfycontrol_async._transport import Stream
+from comfycontrol_async.errors import InvalidArgumentError
 from comfycontrol_async.graph import Graph
-from comfycontrol_async.limits import Priority
 from comfycontrol_async.models import Page, Template, WorkflowSummary
 from comfycontrol_async.resources._checks import check_per_page
 
 T = TypeVar("T")
+
+# Methods that RFC 9110, 9.2.2 calls idempotent: the same again gives the same.
+_IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
 
 Summaries = list[WorkflowSummary]
 
@@ -38,14 +41,17 @@ class Open(Protocol):
         ...
 
 
-def get(path: str, cls: type[T], *, priority: Priority | None = None) -> Request[T]:
+def get(path: str, cls: type[T]) -> Request[T]:
     """Make a GET whose answer is a `cls`."""
-    return Request(method="GET", path=path, structure=structurer(cls), priority=priority)
+    return Request(method="GET", path=path, structure=structurer(cls))
 
 
 def with_json(method: str, path: str, value: Mapping[str, Any], cls: type[T], **options: Any) -> Request[T]:
     """Make a request with a JSON body, whose answer is a `cls`."""
-    body = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+    try:
+        body = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+    except UnicodeEncodeError:  # it holds the whole text, which may be a secret
+        raise InvalidArgumentError("an argument holds half a surrogate pair, which is no text") from None
     return Request(method=method, path=path, structure=structurer(cls), body=body, **options)
 
 
@@ -66,3 +72,38 @@ def listing(send: Send, path: str, cls: type[T], key: str, per_page: int, status
         return await send(Request(method="GET", path=path, query=query, structure=structure))
 
     return Pager(fetch)
+
+
+def raw(method: str, path: str, params: Mapping[str, str | int | float | bool] | None, value: Any) -> Request[Any]:
+    """Make a request for an endpoint that this package does not know; its answer is the parsed JSON, or None.
+
+    Raises:
+        InvalidArgumentError: the method, the path or the body cannot be sent.
+    """
+    if not path.startswith("/") or any(character in path for character in "\r\n#"):
+        raise InvalidArgumentError(f"a path is like '/v1/user', on the API's own origin, not {path[:60]!r}")
+    verb = method.upper()
+    if not verb.isascii() or not verb.isalpha():
+        raise InvalidArgumentError(f"a method is a word like 'GET', not {method!r}")
+    return Request(
+        method=verb,
+        path=path,
+        structure=lambda answer: answer,
+        query={key: _query_value(item) for key, item in (params or {}).items()},
+        body=None if value is None else _encode(value),
+        repeat=Repeat.SAFE if verb in _IDEMPOTENT else Repeat.NEVER,
+        answer=Answer.MAYBE,
+    )
+
+
+def _query_value(value: str | int | float | bool) -> str | int:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value)
+
+
+def _encode(value: Any) -> bytes:
+    try:
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+    except (TypeError, ValueError) as error:
+        raise InvalidArgumentError(f"the body is no JSON: {error}") from error

@@ -40,7 +40,8 @@ def check_endpoint(value: str) -> str:
     except ValueError:
         url = URL()
     if url.scheme not in ("http", "https") or not url.host:
-        raise InvalidArgumentError(f"an endpoint is a URL like 'https://comfy.example.com', not {str(value)[:60]!r}")
+        shown = str(value).rpartition("@")[2][:60]  # before the @ may be a password
+        raise InvalidArgumentError(f"an endpoint is a URL like 'https://comfy.example.com', not {shown!r}")
     return str(value)
 
 

@@ -23,7 +23,6 @@ from comfycontrol_async.errors import (
     SubmitOutcomeUnknownError,
 )
 from comfycontrol_async.graph import Graph
-from comfycontrol_async.limits import Priority
 from comfycontrol_async.models import Output, Workflow, WorkflowStatus, WorkflowSummary, WorkflowUpdate
 from comfycontrol_async.resources._calls import GraphSource, Open, Send, command, get, listing
 from comfycontrol_async.resources._checks import check_id, check_text, join_tags
@@ -58,13 +57,13 @@ class WorkflowsResource:
         """
         return listing(self._send, "/v1/workflow", WorkflowSummary, "workflows", per_page, status)
 
-    async def get(self, id: str, *, priority: Priority | None = None) -> Workflow:
-        """Fetch one workflow in full; `priority` overrides the client's own.
+    async def get(self, id: str) -> Workflow:
+        """Fetch one workflow in full.
 
         Raises:
             NotFoundError: it does not exist, or is someone else's.
         """
-        return await self._send(get(f"/v1/workflow/{check_id(id)}", Workflow, priority=priority))
+        return await self._send(get(f"/v1/workflow/{check_id(id)}", Workflow))
 
     async def create(
         self, graph: GraphSource, *, name: str, params: Mapping[str, Any] | None = None, tags: Iterable[str] = ()
@@ -127,7 +126,7 @@ class WorkflowsResource:
         """
         return await self._send(get(f"/v1/workflow/{check_id(id)}/outputs", _Outputs))
 
-    async def subscribe(self, id: str, *, priority: Priority | None = None) -> AsyncGenerator[WorkflowUpdate, None]:
+    async def subscribe(self, id: str) -> AsyncGenerator[WorkflowUpdate, None]:
         """Give a workflow's updates over one connection, as the API sends them: about one each 2 s, at most 120.
 
         The server closes after `completed`, `failed` or `cancelled`, but not after `invalid`.
@@ -138,7 +137,7 @@ class WorkflowsResource:
             ResponseFormatError: an event is not what the API documents.
         """
         path = f"/v1/workflow/{check_id(id)}/subscribe"
-        request = Request(method="GET", path=path, structure=_update, stream=True, priority=priority)
+        request = Request(method="GET", path=path, structure=_update, stream=True)
         stream = await self._open(request)
         parser = EventParser()
         try:
@@ -208,7 +207,7 @@ def parameters_of(workflow: Workflow) -> tuple[Parameter, ...]:
     """
     found = {(p.kind, p.name): p for p in Graph(workflow.workflow_json).parameters}
     for pair in workflow.workflow_params:
-        match = _STORED.match(pair[0]) if pair else None
+        match = _STORED.match(str(pair[0])) if pair else None
         if match is not None:
             kind = cast(ParameterKind, match[1])  # the pattern allows no other
             name = match[2].strip()
