@@ -4,7 +4,6 @@ import logging
 import math
 import urllib.request
 from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import attrs
@@ -148,6 +147,9 @@ def environment_proxy(url: URL) -> str | None:
 
 def name_user_agent(prefix: str | None = None) -> str:
     """Return the User-Agent: our name and version, behind the caller's own words."""
+    # A slow import, for one word that is needed when a client is made.
+    from importlib.metadata import PackageNotFoundError, version
+
     try:
         own = f"comfycontrol-async/{version('comfycontrol-async')}"
     except PackageNotFoundError:

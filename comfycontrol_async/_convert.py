@@ -12,7 +12,7 @@ from functools import cache
 from typing import Any, TypeVar, cast, get_args, get_origin
 
 import attrs
-from cattrs import ClassValidationError, Converter, IterableValidationError
+from cattrs import ClassValidationError, Converter
 from cattrs.gen import make_dict_structure_fn
 
 from comfycontrol_async.errors import ResponseFormatError
@@ -240,17 +240,8 @@ def _first_fault(error: BaseException, path: str) -> tuple[str, str]:
     if isinstance(error, _PlacedError):
         return _first_fault(error.fault, path + error.place)
     if isinstance(error, ClassValidationError):
-        placed, rest = error.group_exceptions()
-        if placed:
-            inner, note = placed[0]
-            return _first_fault(inner, f"{path}.{note.name}")
-        return _first_fault(rest[0], path)
-    if isinstance(error, IterableValidationError):
-        listed, others = error.group_exceptions()
-        if listed:
-            inner, place = listed[0]
-            return _first_fault(inner, f"{path}[{place.index}]")
-        return _first_fault(others[0], path)
+        (inner, note), *_ = error.group_exceptions()[0]  # no model checks more than its fields
+        return _first_fault(inner, f"{path}.{note.name}")
     if isinstance(error, KeyError):
         return "missing", path
     return str(error), path

@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from io import IOBase
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, TypeVar
 from urllib.parse import unquote, urlsplit
@@ -20,18 +21,22 @@ from comfycontrol_async._clock import Clock
 from comfycontrol_async._config import Timeouts
 from comfycontrol_async._retry import RetryPolicy, backoff
 from comfycontrol_async._transport import Stream, Transport
-from comfycontrol_async.errors import DownloadError, InvalidArgumentError, TransportError
+from comfycontrol_async.errors import DownloadError, InvalidArgumentError, ResponseLostError, TransportError
 from comfycontrol_async.models import Output
 
 T = TypeVar("T")
 
 # What the storage host answers to a signed URL that is not good any more.
 _EXPIRED = frozenset({400, 401, 403, 404, 410})
+# What is no verdict on the file: the host was slow, or asked too often.
+_PASSING = frozenset({408, 429})
 # How many transfers of one workflow run at once; the storage host is not under the API's limit.
 _AT_ONCE = 4
 
+_CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
 _UNSAFE = re.compile(r'[\x00-\x1f\x7f<>:"/\\|?*]')
 _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
+# In bytes: what file systems count.
 _LONGEST_NAME = 200
 
 
@@ -120,61 +125,80 @@ class Downloader:
 
     async def _fetch(self, url: str, target: Path, renew: Callable[[str], Awaitable[str]]) -> None:
         part = target.with_name(target.name + ".part")
-        file = await _in_thread(target, _open_part, part)
-        attempt, renewed = 0, False
+        file: BinaryIO | None = None
         try:
-            while True:
-                before = file.tell()
-                try:
-                    status = await self._transfer(url, file, target)
-                except TransportError as error:
-                    attempt = 1 if file.tell() > before else attempt + 1
-                    if attempt >= self.retry.attempts:
-                        raise DownloadError(f"{target.name} could not be fetched: {error}", path=str(target)) from error
-                else:
-                    if status < 300:
-                        break
-                    if status in _EXPIRED and not renewed:
-                        url, renewed = await renew(url), True
-                        continue
-                    attempt += 1
-                    if status < 500 or attempt >= self.retry.attempts:
-                        text = f"{target.name} could not be fetched: the storage host answers {status}"
-                        raise DownloadError(text, path=str(target))
-                await self.clock.sleep(backoff(self.retry, attempt, self.chance()))
+            file = await _in_thread(target, _open_part, part)
+            await self._fill(file, url, target, renew)
             await _in_thread(target, _finish, file, part, target)
         except BaseException:
-            file.close()
-            with suppress(OSError):
-                part.unlink()
+            await asyncio.shield(asyncio.to_thread(_discard, file, part))
             raise
+
+    async def _fill(self, file: BinaryIO, url: str, target: Path, renew: Callable[[str], Awaitable[str]]) -> None:
+        """Transfer until the file is whole, from where the last transfer broke off each time."""
+        attempt, renewed, furthest = 0, False, 0
+        while True:
+            try:
+                status = await self._transfer(url, file, target)
+            except TransportError as error:
+                attempt = 1 if file.tell() > furthest else attempt + 1
+                furthest = max(furthest, file.tell())
+                if attempt >= self.retry.attempts:
+                    raise DownloadError(f"{target.name} could not be fetched: {error}", path=str(target)) from error
+            else:
+                if status < 300:
+                    return
+                if status in _EXPIRED and not renewed:
+                    url, renewed = await renew(url), True
+                    continue
+                attempt += 1
+                if (status < 500 and status not in _PASSING) or attempt >= self.retry.attempts:
+                    text = f"{target.name} could not be fetched: the storage host answers {status}"
+                    raise DownloadError(text, path=str(target))
+            await self.clock.sleep(backoff(self.retry, attempt, self.chance()))
 
     async def _transfer(self, url: str, file: BinaryIO, target: Path) -> int:
         """Append what is missing of the file and return the status; 2xx means that it is whole."""
         offset = file.tell()
         async with self.transport.download(url, offset=offset, timeouts=self.timeouts) as stream:
-            if offset and stream.status == 416:
-                return await self._start_again(file, target)
-            if stream.status >= 300:
+            if stream.status >= 300 and not (offset and stream.status == 416):
                 return stream.status
-            if offset and stream.status != 206:
+            begin, size = _extent(stream)
+            if begin != offset:
+                # Not the rest of what is here: all of it, another part, or (416) a file that is no longer as long.
                 await _in_thread(target, _rewind, file)
-            await self._copy(stream, file, target)
+            if begin not in (0, offset) or stream.status == 416:
+                raise ResponseLostError("the storage host does not take up the transfer where it broke off")
+            async for chunk in stream.chunks():
+                await _in_thread(target, file.write, chunk)
+            if size is not None and file.tell() != size:
+                whole = f"{file.tell()} bytes came of a file of {size}"
+                if file.tell() > size:
+                    await _in_thread(target, _rewind, file)
+                raise ResponseLostError(whole)
             return stream.status
 
-    async def _copy(self, stream: Stream, file: BinaryIO, target: Path) -> None:
-        async for chunk in stream.chunks():
-            await _in_thread(target, file.write, chunk)
 
-    async def _start_again(self, file: BinaryIO, target: Path) -> int:
-        await _in_thread(target, _rewind, file)
-        return 503
+def _extent(stream: Stream) -> tuple[int, int | None]:
+    """Return the byte that an answer begins with, and the size of the whole file where that is told."""
+    if stream.status == 206:
+        found = _CONTENT_RANGE.match(stream.headers.get("Content-Range", ""))
+        return (int(found[1]), int(found[2]) if found[2].isdigit() else None) if found else (-1, None)
+    length = stream.headers.get("Content-Length", "")
+    return 0, int(length) if length.isdigit() else None
 
 
 async def _in_thread(target: Path, work: Callable[..., T], *args: object) -> T:
-    """Run file work in a thread; what goes wrong there names the file."""
+    """Run file work in a thread, to its end even when the caller is cancelled; what goes wrong there names the file."""
+    future = asyncio.ensure_future(asyncio.to_thread(work, *args))
     try:
-        return await asyncio.to_thread(work, *args)
+        return await asyncio.shield(future)
+    except asyncio.CancelledError:
+        with suppress(OSError):
+            result = await future
+            if isinstance(result, IOBase):
+                result.close()
+        raise
     except OSError as error:
         reason = "the disk is full" if error.errno == errno.ENOSPC else error.strerror or str(error)
         raise DownloadError(f"cannot write {str(target)!r}: {reason}", path=str(target)) from error
@@ -183,6 +207,14 @@ async def _in_thread(target: Path, work: Callable[..., T], *args: object) -> T:
 def _open_part(part: Path) -> BinaryIO:
     part.parent.mkdir(parents=True, exist_ok=True)
     return part.open("wb")
+
+
+def _discard(file: BinaryIO | None, part: Path) -> None:
+    with suppress(OSError):  # closing writes what is left, to a disk that may be full
+        if file is not None:
+            file.close()
+    with suppress(OSError):
+        part.unlink()
 
 
 def _rewind(file: BinaryIO) -> None:
@@ -206,21 +238,31 @@ def _finish(file: BinaryIO, part: Path, target: Path) -> None:
 
 def extension(url: str) -> str:
     """Return the extension that a URL's path ends with, such as ".png"; "" when it has none."""
-    suffix = PurePosixPath(unquote(urlsplit(url).path)).suffix
+    try:
+        suffix = PurePosixPath(unquote(urlsplit(url).path)).suffix
+    except ValueError:
+        return ""  # no URL at all, as fetching it will say
     return suffix if re.fullmatch(r"\.[0-9A-Za-z]{1,10}", suffix) else ""
 
 
 def safe_name(text: str) -> str:
     """Reduce text to one path component that is harmless on every system."""
-    name = _UNSAFE.sub("_", text).strip().rstrip(".")
+    name = _UNSAFE.sub("_", text).encode(errors="replace").decode().strip().rstrip(".")
     if not name.strip("."):
         name = "_"
     if _RESERVED.fullmatch(name):
         name = "_" + name
     stem, dot, end = name.rpartition(".")
-    if len(name) > _LONGEST_NAME:
-        name = stem[: _LONGEST_NAME - len(end) - 1] + dot + end if dot and len(end) < 12 else name[:_LONGEST_NAME]
+    if len(name.encode()) > _LONGEST_NAME:
+        name = (
+            _cut(stem, _LONGEST_NAME - len(end) - 1) + dot + end if dot and len(end) < 12 else _cut(name, _LONGEST_NAME)
+        )
     return name
+
+
+def _cut(text: str, size: int) -> str:
+    """Return as much of the beginning as fits in `size` bytes."""
+    return text.encode()[:size].decode(errors="ignore")
 
 
 def target_names(template: str, outputs: Sequence[Output], *, name: str, id: str) -> list[str]:

@@ -59,7 +59,7 @@ class Form:
                 continue
             try:
                 stream = files.enter_context(value.open())
-            except OSError as error:
+            except (OSError, ValueError, AttributeError, TypeError) as error:
                 raise _unreadable(name, value, error) from error
             filename, content_type = describe(name, value)
             parts.append((name, stream, filename, content_type))
@@ -79,8 +79,8 @@ def prepare(fields: Sequence[tuple[str, str | File]]) -> Form:
     for name, value in fields:
         if isinstance(value, File):
             value = _reopenable(name, value)
-            _check_labels(name, value)
             total += _size(name, value)
+            _check_labels(name, value)
         else:
             total += _text_size(name, value)
         total += len(name.encode()) + _PART_OVERHEAD
@@ -111,7 +111,7 @@ def _read_rest(stream: BinaryIO) -> list[bytes]:
     """Read a stream to its end, or to what is too much; a raw one may give less than it is asked for."""
     pieces = [stream.read(MAX_UPLOAD + 1)]
     size = len(pieces[0])
-    while 0 < size <= MAX_UPLOAD and pieces[-1]:
+    while size <= MAX_UPLOAD and pieces[-1]:
         pieces.append(stream.read(MAX_UPLOAD + 1 - size))
         size += len(pieces[-1])
     return pieces

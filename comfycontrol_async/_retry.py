@@ -109,6 +109,6 @@ def parse_date(value: str) -> datetime | None:
     """Read an HTTP date (RFC 9110, 5.6.7) as an aware datetime; None when it is none."""
     try:
         moment = parsedate_to_datetime(value)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         return None
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment

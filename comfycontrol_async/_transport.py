@@ -102,7 +102,7 @@ class _Attempt:
 class _Request(aiohttp.ClientRequest):
     """A request of our own sessions, which tells its attempt when it is written.
 
-    The trace `on_request_headers_sent` tells the same for three times the cost of everything else we do per request.
+    aiohttp's trace `on_request_headers_sent` tells the same, but then awaits a signal at every step of every request.
     """
 
     attempt: _Attempt | None = None
@@ -116,6 +116,7 @@ class _Request(aiohttp.ClientRequest):
 
 
 _TRANSPORT_FAULTS = (aiohttp.ClientError, TimeoutError, OSError, _Resent)
+_NOT_CONNECTED = (aiohttp.ConnectionTimeoutError, aiohttp.ClientConnectorError, aiohttp.ClientHttpProxyError)
 
 
 class Transport:
@@ -137,6 +138,7 @@ class Transport:
         # In the form that aiohttp would otherwise make of them for every request.
         self._headers = CIMultiDict(headers)
         self._json_headers = CIMultiDict(headers | {"Content-Type": "application/json"})
+        self._stream_headers = CIMultiDict(headers | {"Accept": "text/event-stream, application/json"})
         self._given = session
         self._proxy = proxy
         self._user_agent = user_agent
@@ -144,8 +146,9 @@ class Transport:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._session: aiohttp.ClientSession | None = None
         self._storage: aiohttp.ClientSession | None = None
-        self._resolved_proxy: str | None = None
-        self._timeouts: dict[tuple[Timeouts, bool, bool], aiohttp.ClientTimeout] = {}
+        self._opened: list[tuple[aiohttp.ClientSession, AsyncGenerator[None, None]]] = []
+        self._resolved_proxy = proxy
+        self._timeouts: dict[tuple[Timeouts, bool], aiohttp.ClientTimeout] = {}
         # The server's Date as it last came, and when that was.
         self._dated: tuple[str | None, float] = (None, 0.0)
         self.closed = False
@@ -168,10 +171,8 @@ class Transport:
             raise ClientLoopError(
                 "this client belongs to another event loop that is still alive; make one client for each loop"
             )
-        for session in (self._session, self._storage):
-            if session is not None and session is not self._given:
-                _abandon(session)
-        self._loop, self._session, self._storage = loop, self._given, None
+        self._abandon()
+        self._loop, self._session, self._storage, self._opened = loop, self._given, None, []
         return True
 
     def loop_changed(self) -> bool:
@@ -182,30 +183,45 @@ class Transport:
         self.bind()
         if self._session is None:
             self._resolved_proxy = self._proxy or environment_proxy(self.base_url)
-            self._session = _open_session(self._trace_configs)
-        elif self._session is self._given:
-            if self._session.closed:
-                raise ClientClosedError("the aiohttp session that was given to this client is closed")
-            self._resolved_proxy = self._proxy
+            self._session = self._open(self._trace_configs)
+        elif self._session is self._given and self._session.closed:
+            raise ClientClosedError("the aiohttp session that was given to this client is closed")
         return self._session
 
     def _storage_session(self) -> aiohttp.ClientSession:
         self.bind()
         if self._storage is None:
-            self._storage = _open_session(())
+            self._storage = self._open(())
         return self._storage
+
+    def _open(self, trace_configs: Sequence[aiohttp.TraceConfig]) -> aiohttp.ClientSession:
+        session = aiohttp.ClientSession(
+            # The limiter bounds what is in flight; a second bound in the pool would only hide the waiting from it.
+            connector=aiohttp.TCPConnector(limit=0),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            trace_configs=list(trace_configs),
+            request_class=_Request,
+        )
+        self._opened.append((session, _closer(session)))
+        return session
+
+    def _abandon(self) -> None:
+        """Let go of the sessions of a loop that is closed, as far as that did not close them."""
+        for session, _ in self._opened:
+            if (connector := session.connector) is not None:
+                session.detach()
+                with suppress(RuntimeError, StopIteration):  # without its loop there is nothing to wait for
+                    next(connector.close().__await__())
 
     async def close(self) -> None:
         """Close the sessions that were opened here; a session that was given stays as it is."""
         self.closed = True
-        sessions = [s for s in (self._session, self._storage) if s is not None and s is not self._given]
-        self._session = self._storage = None
-        if self._loop is not None and self._loop is not asyncio.get_running_loop():
-            for session in sessions:
-                _abandon(session)
-            return
-        for session in sessions:
-            await session.close()
+        if self._loop is not asyncio.get_running_loop():
+            self._abandon()
+        opened, self._opened, self._session, self._storage = self._opened, [], None, None
+        for session, closer in opened:
+            if not session.closed:
+                await closer.aclose()
 
     # API
 
@@ -231,12 +247,13 @@ class Transport:
                 request.method,
                 self._url(request),
                 data=data,
-                headers=self._headers if request.body is None else self._json_headers,
+                headers=self._headers_of(request),
                 allow_redirects=False,
                 raise_for_status=False,  # a given session may say otherwise
-                timeout=self._timeout(timeouts, request),
+                timeout=self._timeout(timeouts, total=request.form is None and not request.stream),
                 proxy=self._resolved_proxy,
-                middlewares=(*_middlewares_of(session), attempt),
+                # Middlewares given per request replace those of the session, which aiohttp has no public way to read.
+                middlewares=(*getattr(session, "_middlewares", ()), attempt),
             )
         except _TRANSPORT_FAULTS as error:
             failure = _classify(error, self._may_have_left(attempt), request.method, request.path)
@@ -254,17 +271,22 @@ class Transport:
         """Tell whether bytes may have reached the server; a given session's requests do not tell when."""
         return attempt.sent if self._given is None else attempt.started
 
+    def _headers_of(self, request: Request[Any]) -> CIMultiDict[str]:
+        bare = self._stream_headers if request.stream else self._headers
+        return bare if request.body is None else self._json_headers
+
     def _url(self, request: Request[Any]) -> URL:
         url = URL(self._prefix + request.path)
         return url.update_query(request.query) if request.query else url
 
-    def _timeout(self, timeouts: Timeouts, request: Request[Any]) -> aiohttp.ClientTimeout:
-        key = (timeouts, request.form is not None, request.stream)
-        found = self._timeouts.get(key)
+    def _timeout(self, timeouts: Timeouts, *, total: bool) -> aiohttp.ClientTimeout:
+        found = self._timeouts.get((timeouts, total))
         if found is None:
-            total = None if request.form is not None or request.stream else timeouts.total
-            found = self._timeouts[key] = aiohttp.ClientTimeout(
-                total=total, connect=timeouts.connect, sock_connect=timeouts.connect, sock_read=timeouts.read
+            found = self._timeouts[timeouts, total] = aiohttp.ClientTimeout(
+                total=timeouts.total if total else None,
+                connect=timeouts.connect,
+                sock_connect=timeouts.connect,
+                sock_read=timeouts.read,
             )
         return found
 
@@ -290,13 +312,10 @@ class Transport:
         headers = {"User-Agent": self._user_agent, "Accept-Encoding": "identity"}
         if offset:
             headers["Range"] = f"bytes={offset}-"
-        timeout = aiohttp.ClientTimeout(
-            total=None, connect=timeouts.connect, sock_connect=timeouts.connect, sock_read=timeouts.read
-        )
-        session = self._storage_session()
+        timeout = self._timeout(timeouts, total=False)
         proxy = self._proxy or environment_proxy(target)
         try:
-            answer = await session.get(target, headers=headers, timeout=timeout, proxy=proxy)
+            answer = await self._storage_session().get(target, headers=headers, timeout=timeout, proxy=proxy)
         except _TRANSPORT_FAULTS as error:
             raise _classify(error, True, "GET", target.path).error from error
         try:
@@ -305,29 +324,17 @@ class Transport:
             answer.close()
 
 
-def _open_session(trace_configs: Sequence[aiohttp.TraceConfig]) -> aiohttp.ClientSession:
-    # The limiter bounds what is in flight; a second bound in the pool would only hide the waiting from it.
-    return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0),
-        cookie_jar=aiohttp.DummyCookieJar(),
-        trace_configs=list(trace_configs),
-        request_class=_Request,
-    )
+def _closer(session: aiohttp.ClientSession) -> AsyncGenerator[None, None]:
+    """Return a generator whose `aclose` closes the session; `asyncio.run` calls that too, before it closes its loop."""
 
+    async def wait() -> AsyncGenerator[None, None]:
+        async with session:
+            yield
 
-def _abandon(session: aiohttp.ClientSession) -> None:
-    """Let go of a session whose event loop is closed: its sockets cannot be closed in an orderly way any more."""
-    connector = session.connector
-    session.detach()
-    if connector is not None:
-        with suppress(RuntimeError):  # the transports try to talk to the closed loop
-            connector.close()
-
-
-def _middlewares_of(session: aiohttp.ClientSession) -> Sequence[aiohttp.ClientMiddlewareType]:
-    # Middlewares given per request replace those of the session, and aiohttp has no public way to read these.
-    own: Sequence[aiohttp.ClientMiddlewareType] = getattr(session, "_middlewares", ())
-    return own
+    closer = wait()
+    with suppress(StopIteration):
+        closer.asend(None).send(None)  # up to its `yield`, which needs no waiting
+    return closer
 
 
 @asynccontextmanager
@@ -376,12 +383,9 @@ def _classify(error: Exception, may_have_left: bool, method: str, path: str) -> 
         return Failure(Fate.FINAL, ConnectionFailedError(f"the server's certificate is not trusted: {error}", **where))
     if isinstance(error, aiohttp.InvalidURL):
         return Failure(Fate.FINAL, ConnectionFailedError("the URL is not one that can be called", **where))
-    if isinstance(error, aiohttp.ConnectionTimeoutError):
-        return Failure(Fate.NEVER_LEFT, ConnectionFailedError("no connection in time", **where))
-    if isinstance(error, (aiohttp.ClientConnectorError, aiohttp.ClientHttpProxyError)) or not may_have_left:
-        if isinstance(error, TimeoutError):
-            return Failure(Fate.NEVER_LEFT, ConnectionFailedError("not sent in time", **where))
-        return Failure(Fate.NEVER_LEFT, ConnectionFailedError(_text(error), **where))
+    if isinstance(error, _NOT_CONNECTED) or not may_have_left:
+        text = "no connection in time" if isinstance(error, TimeoutError) else _text(error)
+        return Failure(Fate.NEVER_LEFT, ConnectionFailedError(text, **where))
     if isinstance(error, TimeoutError):
         return Failure(Fate.UNKNOWN, RequestTimeoutError("no answer in time", **where))
     if isinstance(error, _Resent):

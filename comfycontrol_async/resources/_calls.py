@@ -80,6 +80,9 @@ def raw(method: str, path: str, params: Mapping[str, str | int | float | bool] |
     Raises:
         InvalidArgumentError: the method, the path or the body cannot be sent.
     """
+    place, mark, _ = path.partition("?")
+    if mark:  # errors name the path, and a query may hold a secret
+        raise InvalidArgumentError(f"give what follows the ? of {place[:60]!r} as params")
     if not path.startswith("/") or any(character in path for character in "\r\n#"):
         raise InvalidArgumentError(f"a path is like '/v1/user', on the API's own origin, not {path[:60]!r}")
     verb = method.upper()

@@ -54,7 +54,11 @@ class RunnersResource:
             ServerError, ResponseLostError: it is not known whether it was created; look with `list` before trying
                 again.
         """
-        value = _fields(name, endpoint, headers or {}, tags, None)
+        value = {
+            "name": check_text("a runner's name", name, NAME_LIMIT),
+            "endpoint": check_endpoint(endpoint),
+            **_fields(None, None, headers or {}, tags, None),
+        }
         return await self._send(with_json("POST", "/v1/runner", value, Runner, repeat=Repeat.NEVER))
 
     async def update(

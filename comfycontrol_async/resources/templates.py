@@ -54,6 +54,8 @@ class TemplatesResource:
             GraphError: the graph cannot run; nothing was sent.
             PermissionDeniedError: your tier's limit of templates is reached.
         """
+        if name is None or description is None or graph is None:  # which `_form` takes for "not given"
+            raise InvalidArgumentError("a template needs a name, a description and a graph")
         form = await asyncio.to_thread(_form, name, description, graph)
         return await self._send(
             Request(method="POST", path="/v1/template", structure=structurer(Template), form=form, repeat=Repeat.NEVER)

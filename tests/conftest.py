@@ -1,0 +1,73 @@
+"""What the unit tests share: a scripted API, a client of it, and a cure for aioresponses on aiohttp 3.14."""
+
+import asyncio
+import inspect
+from collections.abc import AsyncIterator, Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import aiohttp
+import aioresponses.core
+import pytest
+from aiohttp.client_proto import ResponseHandler
+from aioresponses.compat import stream_reader_factory
+from hypothesis import settings
+from scripted import BASE_URL, TOKEN, ScriptedApi
+
+from comfycontrol_async import ComfyControl, LocalLimiter, RetryPolicy
+
+
+class _Response(aiohttp.ClientResponse):
+    """A response that can be made without the `stream_writer` that aiohttp 3.14 wants."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        options.setdefault("stream_writer", SimpleNamespace(output_size=0))
+        super().__init__(*args, **options)
+
+
+def _large_stream_reader(loop: asyncio.AbstractEventLoop | None = None) -> aiohttp.StreamReader:
+    """Make a stream reader that takes a whole body at once: beyond twice its limit it wants a transport to pause."""
+    assert loop is not None
+    return aiohttp.StreamReader(ResponseHandler(loop=loop), limit=2**30, loop=loop)
+
+
+# aioresponses 0.7.9 on aiohttp 3.14; each cure switches itself off where it is not needed.
+if "stream_writer" in inspect.signature(aiohttp.ClientResponse.__init__).parameters and (
+    "stream_writer" not in inspect.getsource(aioresponses.core.RequestMatch)
+):
+    aioresponses.core.ClientResponse = _Response  # type: ignore[attr-defined] # imported there, not exported
+if "2 ** 16" in inspect.getsource(stream_reader_factory):
+    aioresponses.core.stream_reader_factory = _large_stream_reader  # type: ignore[attr-defined] # as above
+
+
+# A busy machine is no fault of what is tested.
+settings.register_profile("tests", deadline=None)
+settings.load_profile("tests")
+
+
+@pytest.fixture(autouse=True)
+def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep the settings of the machine out of the tests."""
+    for name in ("COMFYCONTROL_API_TOKEN", "COMFYCONTROL_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    for scheme in ("http", "https", "no"):
+        for name in (f"{scheme}_proxy", f"{scheme}_proxy".upper()):
+            monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def api() -> Iterator[ScriptedApi]:
+    """Serve a scripted API; a request that the script does not know fails the test."""
+    script = ScriptedApi()
+    with script:
+        yield script
+    assert script.unexpected == []
+
+
+@pytest.fixture
+async def comfy(api: ScriptedApi) -> AsyncIterator[ComfyControl]:
+    """Open a client of the scripted API, which waits for nothing between its attempts."""
+    async with ComfyControl(
+        TOKEN, base_url=BASE_URL, limiter=LocalLimiter(1000, 1.0), retry=RetryPolicy(base_delay=0.0)
+    ) as client:
+        yield client

@@ -1,0 +1,23 @@
+"""Fixtures of the end-to-end tests: a fast server with a large budget, and a client of it."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from comfycontrol_async import ComfyControl
+from comfycontrol_async.testing import LocalServer
+from e2e.services import client_of, serving
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[LocalServer]:
+    """Run a server, fifty times as fast as the service, with a budget that no test here uses up."""
+    async with serving() as server:
+        yield server
+
+
+@pytest.fixture
+async def comfy(server: LocalServer) -> AsyncIterator[ComfyControl]:
+    """Open a client of `server`."""
+    async with client_of(server) as client:
+        yield client

@@ -1,0 +1,588 @@
+"""What must stay true of the package as a whole: layers, exports, names, and what an import costs."""
+
+import ast
+import importlib
+import inspect
+import os
+import subprocess
+import sys
+import typing
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any, get_args
+
+import attrs
+import pytest
+
+import comfycontrol_async
+from comfycontrol_async import ComfyControl, errors, limits, models, resources, testing
+
+PACKAGE = "comfycontrol_async"
+ROOT = Path(comfycontrol_async.__file__).parent
+
+# Lowest first: a module imports only from layers below its own, whether at once, lazily or for typing. `cli` and
+# `testing` are one place each: what they import of each other inside is theirs.
+LAYERS = (
+    # plain values and arithmetic
+    "errors _clock _file _sse models._enums models.page",
+    "_config _multipart _placeholders _journal models.runner models.user models.workflow",
+    "graph _request",
+    "models.template _retry",
+    "models",
+    # the limit, from the arithmetic of slots to the limiters
+    "limits._gate limits._lanes limits._local_share limits._machine limits._pacing limits._turns limits._window",
+    "limits._file_lock limits._news limits._permit limits._rule",
+    "limits._grant limits._protocol limits._queue limits._slot_file limits._view",
+    "limits._joint limits._limiter",
+    "limits._question",
+    "limits._remote",
+    "limits limits._shared limits.file limits.redis",
+    # bytes to models
+    "_decode _convert _paginate resources._checks",
+    # the wire
+    "_transport",
+    "_pipeline _download",
+    # one request each
+    "resources._calls",
+    "resources.managed_runners resources.runners resources.templates resources.user resources.workflows",
+    "resources",
+    # what takes several requests
+    "_submit _watch_plan _watch_state",
+    "_watch",
+    "_siblings runs",
+    "_map_types",
+    "batch",
+    "_client",
+    "",
+    "testing",
+    "cli",
+    "__main__",
+)
+
+# Where each library may be imported; those that come with Python and ourselves aside.
+LIBRARIES = {
+    "attrs": "*",
+    "aiohttp": "_transport _client testing",
+    "multidict": "_transport testing",
+    "yarl": "_config _transport resources._checks testing",
+    "cattrs": "_convert",
+    "orjson": "_decode",
+    "redis": "limits.redis",
+    "typer": "cli",
+    "rich": "cli",
+    "uvloop": "cli",
+    "pytest": "testing",
+    "pytest_asyncio": "testing",
+}
+
+
+@attrs.frozen
+class Module:
+    """A module of the package: its name without the package's, and its parsed source."""
+
+    name: str
+    path: Path
+    tree: ast.Module = attrs.field(repr=False)
+
+    @property
+    def place(self) -> str:
+        """Its entry in the layer table."""
+        head = self.name.partition(".")[0]
+        return head if head in ("cli", "testing") else self.name
+
+    def imported(self) -> Iterator[str]:
+        """Yield the full names of what it imports, wherever in it."""
+        full = f"{PACKAGE}.{self.name}".rstrip(".").split(".")
+        package = full if self.path.name == "__init__.py" else full[:-1]
+        for node in ast.walk(self.tree):
+            if isinstance(node, ast.Import):
+                yield from (alias.name for alias in node.names)
+            elif isinstance(node, ast.ImportFrom):
+                above = package[: len(package) - node.level + 1] if node.level else []
+                base = ".".join([*above, *filter(None, [node.module])])
+                yield from (f"{base}.{alias.name}" for alias in node.names)
+
+
+def _parse() -> dict[str, Module]:
+    modules = {}
+    for path in sorted(ROOT.rglob("*.py")):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+        modules[name] = Module(name, path, ast.parse(path.read_text(encoding="utf-8")))
+    return modules
+
+
+MODULES = _parse()
+LAYER = {name: number for number, names in enumerate(LAYERS) for name in names.split() or [""]}
+
+
+def own(full: str) -> Module | None:
+    """Return the module of ours that an imported name comes from, None when it is not ours."""
+    if full != PACKAGE and not full.startswith(f"{PACKAGE}."):
+        return None
+    name = full.removeprefix(PACKAGE).removeprefix(".")
+    while name not in MODULES:
+        name = name.rpartition(".")[0]
+    return MODULES[name]
+
+
+# Layers
+
+
+def test_every_module_has_a_layer() -> None:
+    """Each module has one place in the table; a new one is given its own there."""
+    assert {module.place for module in MODULES.values()} - set(LAYER) == set()
+    assert sum(len(names.split() or [""]) for names in LAYERS) == len(LAYER)
+
+
+def test_layers() -> None:
+    """Imports point down the layer table: never up or sideways, lazily or for typing."""
+    faults = []
+    for module in MODULES.values():
+        for full in module.imported():
+            target = own(full)
+            if target is None or (target.place == module.place and module.place in ("cli", "testing")):
+                continue
+            if LAYER[target.place] >= LAYER[module.place]:
+                faults.append(f"{module.name} imports {full}")
+    assert faults == []
+
+
+def test_testing_is_apart() -> None:
+    """The testing kit knows nothing of the client but the clock, so that it cannot agree with its mistakes."""
+    known = {}
+    for module in MODULES.values():
+        if module.place == "testing":
+            known[module.name] = {target.place for target in map(own, module.imported()) if target} - {"testing"}
+    # The plugin makes a client for a fixture.
+    assert known.pop("testing.pytest_plugin") == {""}
+    assert set().union(*known.values()) == {"_clock"}
+
+
+def test_cli_is_a_client_of_the_facade() -> None:
+    """The command line uses what every user can use."""
+    faults = []
+    for module in MODULES.values():
+        for full in module.imported() if module.place == "cli" else ():
+            target = own(full)
+            if target is not None and target.place != "cli" and "._" in f".{target.name}":
+                faults.append(f"{module.name} imports {full}")
+    assert faults == []
+
+
+def test_libraries() -> None:
+    """A library is imported only where it belongs; aiohttp's server only by the testing kit."""
+    faults = []
+    for module in MODULES.values():
+        for full in module.imported():
+            library = full.partition(".")[0]
+            if library in sys.stdlib_module_names or library == PACKAGE:
+                continue
+            places = LIBRARIES.get(library, "")
+            server = full.startswith(("aiohttp.web", "aiohttp.test_utils"))
+            if not (places == "*" or module.place in places.split()) or (server and module.place != "testing"):
+                faults.append(f"{module.name} imports {full}")
+    assert faults == []
+
+
+def test_aiohttp_stands_only_in_annotations_of_the_client() -> None:
+    """The client takes aiohttp's objects and passes them on; only the transport uses them."""
+    tree = MODULES["_client"].tree
+    annotations = [
+        annotation
+        for node in ast.walk(tree)
+        for annotation in (getattr(node, "annotation", None), getattr(node, "returns", None))
+        if annotation is not None
+    ]
+    annotated = {id(node) for annotation in annotations for node in ast.walk(annotation)}
+    used = [node for node in ast.walk(tree) if isinstance(node, ast.Name) and node.id == "aiohttp"]
+    assert used
+    assert all(id(node) in annotated for node in used)
+
+
+TIME = {"time", "datetime.now", "datetime.utcnow", "datetime.today", "asyncio.sleep", "loop.time", "loop.call_later"}
+
+
+def test_only_the_clock_tells_time() -> None:
+    """Everything that needs time takes a `Clock`, so that tests can give it a fake one."""
+    found: dict[str, set[str]] = {}
+    for module in MODULES.values():
+        used = {ast.unparse(node) for node in ast.walk(module.tree) if isinstance(node, ast.Attribute)}
+        found[module.name] = TIME & (used | set(module.imported()))
+    assert found["_clock"] >= {"time", "datetime.now", "asyncio.sleep"}
+    assert {name for name, used in found.items() if used and MODULES[name].place not in ("cli", "testing")} == {
+        "_clock"
+    }
+
+
+def test_models_keep_their_types() -> None:
+    """Models have no `from __future__ import annotations`: cattrs needs the types at run time."""
+    files = [module for module in MODULES.values() if module.name.startswith("models")]
+    assert len(files) > 5
+    assert not any("__future__.annotations" in set(module.imported()) for module in files)
+
+
+def test_size() -> None:
+    """A module over 400 lines is two."""
+    sizes = {name: len(module.path.read_text(encoding="utf-8").splitlines()) for name, module in MODULES.items()}
+    assert {name: size for name, size in sizes.items() if size > 400} == {}
+
+
+def test_first_lines() -> None:
+    """Every module says in its first line what it is for."""
+    first = {name: (ast.get_docstring(module.tree) or "").partition("\n")[0] for name, module in MODULES.items()}
+    assert [name for name, line in first.items() if not line.endswith((".", ":"))] == []
+
+
+# Exports
+
+PUBLIC: dict[str, ModuleType] = {
+    "": comfycontrol_async,
+    "errors": errors,
+    "limits": limits,
+    "models": models,
+    "resources": resources,
+    "testing": testing,
+}
+
+
+@pytest.mark.parametrize("name", [name for name in PUBLIC if name != "errors"])
+def test_all_is_sorted_and_true(name: str) -> None:
+    """`__all__` is sorted, has no name twice, and each name is there."""
+    module = PUBLIC[name]
+    assert list(module.__all__) == sorted(set(module.__all__))
+    for exported in module.__all__:
+        assert hasattr(module, exported)
+
+
+@pytest.mark.parametrize("name", ["limits", "models", "resources", "testing", ""])
+def test_packages_only_export(name: str) -> None:
+    """An `__init__` re-exports, and does nothing else."""
+    for node in MODULES[name].tree.body:
+        docstring = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+        exports = isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"
+        assert docstring or exports or isinstance(node, (ast.Import, ast.ImportFrom)), ast.unparse(node)
+
+
+def test_facade_exports_everything_public() -> None:
+    """Every error, model and limiter can be had from the root; resources are attributes of a client."""
+    tree = {name for name, value in vars(errors).items() if inspect.isclass(value) and issubclass(value, Exception)}
+    # The base of the enums is no word of the API.
+    expected = tree | {*models.__all__} - {"OpenEnum"} | {*limits.__all__}
+    assert expected - {*comfycontrol_async.__all__} == set()
+
+
+def _classes(annotation: Any) -> Iterator[type]:
+    if isinstance(annotation, type):
+        yield annotation
+    for argument in get_args(annotation):
+        yield from _classes(argument)
+
+
+def test_facade_exports_what_its_signatures_name() -> None:
+    """Whatever a public method takes or gives can be imported from the root."""
+    named: set[str] = set()
+    for exported in comfycontrol_async.__all__:
+        owner = getattr(comfycontrol_async, exported)
+        if not inspect.isclass(owner):
+            continue
+        for name, method in inspect.getmembers(owner, inspect.isfunction):
+            if name.startswith("_") and name not in ("__init__", "__aiter__"):
+                continue
+            for annotation in typing.get_type_hints(method).values():
+                named |= {cls.__name__ for cls in _classes(annotation) if cls.__module__.partition(".")[0] == PACKAGE}
+    assert "Workflow" in named
+    # The mark of an option that was left out, and what only the client's own parts hand to each other.
+    assert named - {*comfycontrol_async.__all__} <= {"Unset", "RunTools", "PermitOwner", "Clock", "BoundGraph"}
+
+
+# Names and parameters (DESIGN 3)
+
+NAMES = """
+    ComfyControl Graph Parameter GraphIssue File Page Pager RetryPolicy Timeouts WatchPolicy WorkflowRun
+    User Runner ManagedRunner RunnerStats Workflow WorkflowSummary WorkflowUpdate WorkflowStatus RunnerStatus Output
+    Template TemplateSummary
+    ComfyControlError ConfigurationError InvalidArgumentError GraphError ClientClosedError ClientLoopError
+    TransportError ConnectionFailedError ResponseLostError RequestTimeoutError
+    APIError BadRequestError AuthenticationError PermissionDeniedError NotFoundError RateLimitedError ServerError
+    ResponseFormatError RateLimitWaitError SubmitOutcomeUnknownError
+    WorkflowError WorkflowFailedError WorkflowCancelledError WorkflowInvalidError WaitTimeoutError
+    Limiter LocalLimiter Permit Priority RateLimitSnapshot MapResult
+"""
+
+# "Owner.method": its parameters in order; those behind the star are given by name only.
+SIGNATURES = {
+    "ComfyControl.__init__": "token * base_url session limiter retry timeouts watch max_rate_limit_wait user_agent "
+    "proxy trace_configs",
+    "ComfyControl.aclose": "",
+    "ComfyControl.__aenter__": "",
+    "ComfyControl.with_options": "* timeouts retry priority max_rate_limit_wait",
+    "ComfyControl.request": "method path * params json",
+    "ComfyControl.submit": "graph * name params tags",
+    "ComfyControl.run": "graph * name params tags timeout on_update on_cancel",
+    "ComfyControl.map": "graph rows * key name tags concurrency ordered outputs download_to journal timeout "
+    "max_failures on_progress",
+    "ComfyControl.get_run": "id",
+    "WorkflowRun.wait": "timeout",
+    "WorkflowRun.updates": "",
+    "WorkflowRun.refresh": "",
+    "WorkflowRun.cancel": "",
+    "WorkflowRun.rerun": "params",
+    "WorkflowRun.outputs": "",
+    "WorkflowRun.download": "directory * template overwrite",
+    "Graph.__init__": "nodes",
+    "Graph.load": "path",
+    "Graph.set": "node input value",
+    "Graph.check": "params",
+    "Graph.to_json": "",
+    "Pager.page": "number",
+    "Pager.all": "",
+    "Pager.first": "",
+    "Pager.__aiter__": "",
+    "RetryPolicy.__init__": "* attempts max_elapsed base_delay max_delay",
+    "Timeouts.__init__": "* connect read total",
+    "WatchPolicy.__init__": "* min_interval max_interval max_streams",
+    "LocalLimiter.__init__": "limit period * pacing",
+    "LocalLimiter.acquire": "priority * max_wait",
+    "LocalLimiter.cool_down": "seconds",
+    "LocalLimiter.snapshot": "",
+    "Permit.arrived": "",
+    "Permit.refund": "",
+    "APIError.__init__": "status message method path request_id retry_after",
+    "RateLimitWaitError.__init__": "needed allowed",
+}
+
+# attribute of a client -> method -> parameters
+RESOURCES = {
+    "user": {"get": ""},
+    "runners": {
+        "list": "* status per_page",
+        "get": "id",
+        "create": "name endpoint * headers tags",
+        "update": "id * name endpoint headers tags status",
+        "interrupt": "id",
+        "history": "id",
+    },
+    "managed_runners": {"list": "* per_page", "get": "id", "history": "id", "stats": "id"},
+    "workflows": {
+        "list": "* status per_page",
+        "get": "id",
+        "create": "graph * name params tags",
+        "cancel": "id",
+        "rerun": "id * params",
+        "outputs": "id",
+        "subscribe": "id",
+    },
+    "templates": {
+        "list": "* per_page",
+        "get": "id",
+        "create": "name description graph",
+        "update": "id * name description graph",
+    },
+}
+
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "RetryPolicy.__init__": {"attempts": 5, "max_elapsed": 120.0, "base_delay": 0.5, "max_delay": 8.0},
+    "Timeouts.__init__": {"connect": 10.0, "read": 30.0, "total": 60.0},
+    "WatchPolicy.__init__": {"min_interval": 1.0, "max_interval": 10.0, "max_streams": 8},
+    "LocalLimiter.__init__": {"limit": 40, "period": 10.0, "pacing": "auto"},
+    "ComfyControl.run": {"timeout": None, "on_update": None, "on_cancel": "detach"},
+    "ComfyControl.map": {"name": "{key}", "concurrency": 100, "ordered": False, "outputs": True},
+    "WorkflowRun.download": {"template": "{name}-{index:03}{ext}", "overwrite": False},
+}
+
+
+def written(function: Any, contract: str) -> str:
+    """Write a function's parameters as the tables above do, without further ones that may be given by name."""
+    words = []
+    for parameter in inspect.signature(function).parameters.values():
+        by_name = parameter.kind is parameter.KEYWORD_ONLY
+        if parameter.name == "self" or (
+            by_name and parameter.default is not parameter.empty and parameter.name not in contract.split()
+        ):
+            continue
+        if by_name and "*" not in words:
+            words.append("*")
+        words.append(parameter.name)
+    return " ".join(words)
+
+
+def method(name: str) -> Any:
+    """Return "Owner.method" of the facade."""
+    owner, _, attribute = name.partition(".")
+    return getattr(getattr(comfycontrol_async, owner), attribute)
+
+
+@pytest.mark.parametrize("name", NAMES.split())
+def test_names(name: str) -> None:
+    """Every name of the contract is exported at the root."""
+    assert name in comfycontrol_async.__all__
+
+
+@pytest.mark.parametrize("name", SIGNATURES)
+def test_signatures(name: str) -> None:
+    """Other programs are written against these parameters."""
+    assert written(method(name), SIGNATURES[name]) == SIGNATURES[name]
+
+
+@pytest.mark.parametrize("name", DEFAULTS)
+def test_defaults(name: str) -> None:
+    """Other programs rely on these defaults."""
+    parameters = inspect.signature(method(name)).parameters
+    assert {key: parameters[key].default for key in DEFAULTS[name]} == DEFAULTS[name]
+
+
+@pytest.mark.parametrize(
+    ("resource", "name"), [(resource, name) for resource, methods in RESOURCES.items() for name in methods]
+)
+def test_resources(resource: str, name: str) -> None:
+    """A client has every documented endpoint, under the verbs of the contract."""
+    client = ComfyControl("cfc_contract", base_url="https://contract.test")
+    contract = RESOURCES[resource][name]
+    assert written(getattr(getattr(client, resource), name), contract) == contract
+
+
+def test_resource_endpoints_are_all() -> None:
+    """There are as many calls as the API documents endpoints."""
+    assert sum(map(len, RESOURCES.values())) == 22
+
+
+def test_attributes() -> None:
+    """A client tells its limiter and its address, and the fields of models and snapshots are those of the contract."""
+    client = ComfyControl("cfc_contract", base_url="https://contract.test")
+    assert isinstance(client.limiter, comfycontrol_async.LocalLimiter)
+    assert client.base_url == "https://contract.test"
+    assert {field.name for field in attrs.fields(comfycontrol_async.Page)} == {
+        *("items", "total", "number", "per_page", "invalid_items")
+    }
+    assert {field.name for field in attrs.fields(comfycontrol_async.Parameter)} >= {
+        *("name", "kind", "default", "choices", "places")
+    }
+    assert [field.name for field in attrs.fields(comfycontrol_async.GraphIssue)] == ["severity", "place", "message"]
+    assert {field.name for field in attrs.fields(comfycontrol_async.RateLimitSnapshot)} >= {
+        *("limit", "period", "used", "available", "waiting", "cooldown", "pacing", "next_free_in")
+    }
+    assert {"id", "name", "status", "workflow"} <= set(dir(comfycontrol_async.WorkflowRun))
+    assert {"parameters", "nodes"} <= set(dir(comfycontrol_async.Graph))
+    priorities = comfycontrol_async.Priority
+    assert priorities.INTERACTIVE > priorities.NORMAL > priorities.BULK
+
+
+def test_testing_kit() -> None:
+    """Users write their tests against these names."""
+    server = inspect.signature(testing.LocalServer).parameters
+    assert {"limit", "period", "cooldown", "edge", "speed"} <= set(server)
+    assert {"fail_next", "drop_next"} <= set(dir(testing.LocalServer))
+
+
+# What an import costs
+
+HEAVY = ("typer", "rich", "redis", "sqlite3", "aiohttp.web", "pytest", "uvloop")
+
+
+def run(code: str, *paths: Path) -> subprocess.CompletedProcess[str]:
+    """Run code in a fresh interpreter that finds this package, with warnings as errors."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (ROOT.parent, *paths)))}
+    command = [sys.executable, "-W", "error", "-c", code]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_import_is_light() -> None:
+    """Importing the package, and making a client, imports nothing that only an extra or a few calls need."""
+    code = f"""
+import sys
+import comfycontrol_async
+comfycontrol_async.ComfyControl("cfc_x")
+print([name for name in {HEAVY!r} if name in sys.modules])
+"""
+    result = run(code)
+    assert (result.stdout.strip(), result.stderr) == ("[]", "")
+
+
+# Imports the libraries, then refuses what no module of ours may do, then imports the modules named.
+GUARDED = """
+import asyncio, importlib, os, sqlite3, ssl, sys, threading
+import aiohttp, aiohttp.web, attrs, cattrs, cattrs.gen, yarl
+for name in ("orjson", "redis.asyncio"):
+    try:
+        importlib.import_module(name)
+    except ImportError:
+        pass
+
+def refuse(*args, **options):
+    raise AssertionError("something ran at import")
+
+def audit(event, args):
+    if event.startswith(("socket.", "sqlite3.connect", "subprocess.", "os.system", "os.putenv")):
+        raise AssertionError(event)
+    if event == "open" and isinstance(args[1], str) and set(args[1]) & set("wax+"):
+        raise AssertionError(f"{event} {args}")
+
+class Environment(type(os.environ)):
+    __getitem__ = get = __contains__ = __iter__ = keys = items = refuse
+
+sys.dont_write_bytecode = True
+os.environ.__class__ = Environment
+os.getenv = ssl.SSLContext.__new__ = asyncio.new_event_loop = aiohttp.ClientSession.__init__ = refuse
+cattrs.Converter.__init__ = threading.Thread.start = refuse
+sys.addaudithook(audit)
+for name in NAMES:
+    importlib.import_module(name)
+print("imported")
+"""
+
+
+def test_nothing_runs_at_import() -> None:
+    """No module reads the environment, opens a socket or a file, makes an SSL context, a loop, a thread or a client."""
+    names = [
+        f"{PACKAGE}.{name}".rstrip(".")
+        for name, module in MODULES.items()
+        if module.place not in ("cli", "__main__") and name != "testing.pytest_plugin"
+    ]
+    result = run(f"NAMES = {names!r}\n{GUARDED}")
+    assert result.stderr == ""
+    assert result.stdout.strip() == "imported"
+
+
+DEEDS = [
+    "import os; os.environ.get('HOME')",
+    "import os; os.environ['HOME']",
+    "import os; os.getenv('HOME')",
+    "import os; 'HOME' in os.environ",
+    "import socket; socket.socket()",
+    "import ssl; ssl.create_default_context()",
+    "import asyncio; asyncio.new_event_loop()",
+    "import threading; threading.Thread(target=print).start()",
+    "import cattrs; cattrs.Converter()",
+    "import sqlite3; sqlite3.connect(':memory:')",
+    "open('x.txt', 'w')",
+]
+
+
+def test_the_guards_of_the_import_test_bite() -> None:
+    """What the test above forbids does fail in it."""
+    code = f"""
+NAMES = []
+{GUARDED}
+for deed in {DEEDS!r}:
+    try:
+        exec(deed)
+    except AssertionError:
+        continue
+    print("passed:", deed)
+"""
+    result = run(code)
+    assert result.stderr == ""
+    assert result.stdout.strip() == "imported"
+
+
+def test_entry_points_are_there() -> None:
+    """What pyproject.toml names as entry points exists."""
+    project = (ROOT.parent / "pyproject.toml").read_text(encoding="utf-8")
+    assert f'comfycontrol = "{PACKAGE}.cli:main"' in project
+    assert f'{PACKAGE} = "{PACKAGE}.testing.pytest_plugin"' in project
+    assert callable(importlib.import_module(f"{PACKAGE}.cli").main)
+    plugin = importlib.import_module(f"{PACKAGE}.testing.pytest_plugin")
+    assert hasattr(plugin, "comfycontrol")
+    assert hasattr(plugin, "comfycontrol_server")
