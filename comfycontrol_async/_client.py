@@ -31,7 +31,7 @@ from comfycontrol_async._submit import Submitter, prepare_submit
 from comfycontrol_async._transport import Transport
 from comfycontrol_async._watch import Watcher
 from comfycontrol_async.batch import Batch
-from comfycontrol_async.errors import ComfyControlError, InvalidArgumentError
+from comfycontrol_async.errors import BadRequestError, ComfyControlError, InvalidArgumentError
 from comfycontrol_async.graph import Graph
 from comfycontrol_async.limits import Limiter, Priority
 from comfycontrol_async.resources import (
@@ -221,9 +221,6 @@ class ComfyControl:
             InvalidArgumentError: the path is no path, or the body no JSON.
             TransportError, APIError, ResponseFormatError, RateLimitWaitError: as every call.
         """
-        place, mark, _ = path.partition("?")
-        if mark:
-            raise InvalidArgumentError(f"give what follows the ? of {place[:60]!r} as params")
         return await self._pipeline.send(raw(method, path, params, json))
 
     # Verbs
@@ -277,7 +274,7 @@ class ComfyControl:
             timeout: seconds to wait after the submit; None waits as long as it takes.
             on_update: called with a `WorkflowUpdate` each time that something changes; may be a coroutine function.
             on_cancel: what happens at the server when the task that waits is cancelled: "detach" lets the workflow
-                run on, "cancel" cancels it.
+                run on, "cancel" cancels it, as soon as it is queued and within 30 s.
 
         Raises:
             WorkflowFailedError, WorkflowCancelledError, WorkflowInvalidError, WaitTimeoutError: as `WorkflowRun.wait`.
@@ -290,12 +287,21 @@ class ComfyControl:
             await run.watch(timeout, on_update)
         except asyncio.CancelledError:
             if on_cancel == "cancel":
-                urgent = self.with_options(priority=Priority.INTERACTIVE)
                 with suppress(ComfyControlError, TimeoutError):
                     async with asyncio.timeout(_CANCEL_TIME):
-                        await urgent.workflows.cancel(run.id)
+                        await self.with_options(priority=Priority.INTERACTIVE)._cancel_for_good(run.id)
             raise
         return run
+
+    async def _cancel_for_good(self, id: str) -> None:
+        """Cancel a workflow, also one that is not queued yet, which the API refuses to cancel until it is."""
+        while True:
+            try:
+                return await self.workflows.cancel(id)
+            except BadRequestError:
+                if (await self.workflows.get(id)).status.terminal:
+                    return None
+            await SYSTEM_CLOCK.sleep(self._shared.policy.min_interval)
 
     def map(
         self,
