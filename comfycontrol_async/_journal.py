@@ -62,6 +62,7 @@ class Journal:
         self.path = path
         self._thread = ThreadPoolExecutor(1, "comfycontrol journal")
         self._database: sqlite3.Connection | None = None
+        self._closed = False
 
     @classmethod
     async def open(cls, path: str | Path, *, graph: str, origin: str) -> Self:
@@ -92,7 +93,7 @@ class Journal:
 
     async def close(self) -> None:
         """Close the file; any number of times."""
-        database, self._database = self._database, None
+        database, self._database, self._closed = self._database, None, True
         if database is not None:
             await asyncio.get_running_loop().run_in_executor(self._thread, database.close)
         self._thread.shutdown(wait=False)
@@ -101,6 +102,8 @@ class Journal:
         """Run database work in the journal's thread; it is finished even when the caller is cancelled."""
         import sqlite3
 
+        if self._closed:
+            raise ConfigurationError(f"the journal {str(self.path)!r} is closed")
         future = asyncio.get_running_loop().run_in_executor(self._thread, work)
         try:
             return await asyncio.shield(future)
@@ -115,13 +118,13 @@ class Journal:
 
     @property
     def _db(self) -> "sqlite3.Connection":
-        if self._database is None:
-            raise ConfigurationError(f"the journal {str(self.path)!r} is closed")
+        assert self._database is not None  # work is done between `_open` and `close`
         return self._database
 
     def _open(self, graph: str, origin: str) -> None:
         import sqlite3
 
+        wanted = {"format": _FORMAT, "graph": graph, "origin": origin}
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             database = sqlite3.connect(self.path, timeout=0, isolation_level=None, check_same_thread=False)
@@ -129,37 +132,30 @@ class Journal:
             raise ConfigurationError(f"the journal {str(self.path)!r} cannot be opened: {error}") from error
         self._database = database
         try:
+            self._check(wanted)  # before anything in it is changed: it may be somebody else's
             database.execute("PRAGMA locking_mode = EXCLUSIVE")
             database.execute("PRAGMA journal_mode = WAL")
             database.execute("PRAGMA synchronous = FULL")
             database.execute("BEGIN EXCLUSIVE")
-            self._check(graph, origin)
+            if not self._check(wanted):
+                self._lay_out(wanted)
             database.execute("COMMIT")
         except sqlite3.OperationalError as error:
             if "locked" in str(error):
                 raise ConfigurationError(
                     f"the journal {str(self.path)!r} is in use: let the other batch end, or use another file"
                 ) from error
-            raise
+            raise ConfigurationError(f"the journal {str(self.path)!r} cannot be used: {error}") from error
         except sqlite3.DatabaseError as error:
             raise ConfigurationError(f"{str(self.path)!r} is no journal of a batch: {error}") from error
 
-    def _check(self, graph: str, origin: str) -> None:
-        """Lay out a new file, or see that an old one is a journal of this batch."""
-        wanted = {"format": _FORMAT, "graph": graph, "origin": origin}
+    def _check(self, wanted: dict[str, str]) -> bool:
+        """See that it is a journal of this batch, or an empty file: then return False."""
         tables = {name for (name,) in self._db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
         if not tables:
-            self._db.execute("CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID")
-            self._db.execute(
-                "CREATE TABLE entries (key TEXT PRIMARY KEY, position INTEGER NOT NULL, digest TEXT NOT NULL,"
-                " state TEXT NOT NULL, name TEXT NOT NULL, sent_at TEXT NOT NULL, id TEXT NOT NULL,"
-                " created_at TEXT NOT NULL, status TEXT NOT NULL, error TEXT NOT NULL, paths TEXT NOT NULL)"
-                " WITHOUT ROWID"
-            )
-            self._db.execute("CREATE INDEX entries_by_state ON entries (state, position)")
-            self._db.executemany("INSERT INTO meta VALUES (?, ?)", list(wanted.items()))
-            return
-        found = dict(self._db.execute("SELECT key, value FROM meta")) if "meta" in tables else {}
+            return False
+        rows = self._db.execute("SELECT * FROM meta") if {"meta", "entries"} <= tables else ()
+        found = dict(row for row in rows if len(row) == 2)
         if found.get("format") != _FORMAT:
             raise ConfigurationError(f"{str(self.path)!r} is no journal of a batch that this version can read")
         for what, text in (("origin", "another API address ({})"), ("graph", "another graph")):
@@ -167,6 +163,18 @@ class Journal:
                 raise ConfigurationError(
                     f"the journal {str(self.path)!r} belongs to {text.format(found.get(what))}: use another file"
                 )
+        return True
+
+    def _lay_out(self, wanted: dict[str, str]) -> None:
+        self._db.execute("CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID")
+        self._db.execute(
+            "CREATE TABLE entries (key TEXT PRIMARY KEY, position INTEGER NOT NULL, digest TEXT NOT NULL,"
+            " state TEXT NOT NULL, name TEXT NOT NULL, sent_at TEXT NOT NULL, id TEXT NOT NULL,"
+            " created_at TEXT NOT NULL, status TEXT NOT NULL, error TEXT NOT NULL, paths TEXT NOT NULL)"
+            " WITHOUT ROWID"
+        )
+        self._db.execute("CREATE INDEX entries_by_state ON entries (state, position)")
+        self._db.executemany("INSERT INTO meta VALUES (?, ?)", list(wanted.items()))
 
     def _get(self, key: str) -> Entry | None:
         row = self._db.execute(f"SELECT {_COLUMNS} FROM entries WHERE key = ?", (key,)).fetchone()

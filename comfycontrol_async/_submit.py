@@ -11,7 +11,7 @@ A name that is unique makes it decidable: `map` and a submit without a name give
 import asyncio
 import logging
 import secrets
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import aclosing
 from datetime import datetime, timedelta
@@ -22,7 +22,15 @@ import attrs
 from comfycontrol_async._clock import Clock
 from comfycontrol_async._multipart import Form
 from comfycontrol_async._retry import RetryPolicy
-from comfycontrol_async.errors import APIError, ResponseFormatError, SubmitOutcomeUnknownError, TransportError
+from comfycontrol_async.errors import (
+    ComfyControlError,
+    RateLimitedError,
+    RateLimitWaitError,
+    ResponseFormatError,
+    ServerError,
+    SubmitOutcomeUnknownError,
+    TransportError,
+)
 from comfycontrol_async.graph import Graph, name_of
 from comfycontrol_async.models import WorkflowSummary
 from comfycontrol_async.resources import WorkflowsResource
@@ -37,11 +45,13 @@ _LOOKS = 4
 _CLOCK_SLACK = timedelta(seconds=3)
 # When no answer ever told the server's time, ours may be off by that much.
 _UNKNOWN_CLOCK_SLACK = timedelta(minutes=10)
+# What may be better at the next look.
+_MAY_PASS = (TransportError, ServerError, RateLimitedError, RateLimitWaitError, ResponseFormatError)
 # Ids of created workflows that are remembered as held; more than any look can show.
 _MOST_HELD = 1000
 
 
-@attrs.frozen(kw_only=True)
+@attrs.define(eq=False, kw_only=True)
 class Submitter:
     """Creates workflows for one client, and remembers which ones it holds.
 
@@ -53,6 +63,9 @@ class Submitter:
     clock: Clock
     server_time: Callable[[float], datetime | None]
     held: OrderedDict[str, None] = attrs.field(factory=OrderedDict)
+    # Names that are being sent now, and how far the times of workflows lag behind the server's Date.
+    _posting: Counter[str] = attrs.field(factory=Counter, init=False)
+    _behind: timedelta = attrs.field(default=timedelta(), init=False)
 
     async def submit(self, form: Form, name: str) -> WorkflowSummary:
         """Create the workflow of `form`, exactly once.
@@ -65,7 +78,7 @@ class Submitter:
         since = None if self.server_time(started) is None else self.since(started)
         for attempt in range(1, self.retry.attempts + 1):
             try:
-                return self._hold(await self.workflows.post(form, name))
+                return await self._post(form, name)
             except SubmitOutcomeUnknownError as error:
                 log.warning("the outcome of creating %r is not known (%s): looking for it", name, error.__cause__)
                 found = await self._find(name, since or self.since(started))
@@ -73,8 +86,22 @@ class Submitter:
                     return found
                 if attempt == self.retry.attempts or self.clock.monotonic() - started > self.retry.max_elapsed:
                     raise
+                if isinstance(error.__cause__, ResponseFormatError):
+                    raise  # it was a success that makes no sense to us: so may be the listing
                 log.warning("%r was not created: sending it again", name)
         raise AssertionError("unreachable: the last attempt returns or raises")
+
+    async def _post(self, form: Form, name: str) -> WorkflowSummary:
+        self._posting[name] += 1
+        try:
+            summary = await self.workflows.post(form, name)
+        finally:
+            self._posting[name] -= 1
+            if not self._posting[name]:
+                del self._posting[name]
+        told = self.server_time(self.clock.monotonic())
+        self._behind = timedelta() if told is None else max(timedelta(), told - summary.created_at)
+        return self._hold(summary)
 
     async def _find(self, name: str, since: datetime) -> WorkflowSummary | None:
         """Look for the workflow of this name that was created since then, and hold it.
@@ -84,40 +111,59 @@ class Submitter:
         Raises:
             SubmitOutcomeUnknownError: several may be it, or looking failed.
         """
-        return (await self.find_all({name}, since)).get(name)
+        try:
+            found = (await self.find_all({name}, since)).get(name, [])
+        except SubmitOutcomeUnknownError:
+            raise
+        except ComfyControlError as error:
+            raise SubmitOutcomeUnknownError(name) from error
+        if len(found) > 1:
+            raise SubmitOutcomeUnknownError(name, [summary.id for summary in found])
+        return found[0] if found else None
 
-    async def find_all(self, names: Collection[str], since: datetime) -> dict[str, WorkflowSummary]:
-        """Look for the workflows of these names that were created since then, and hold those found.
+    async def find_all(
+        self, names: Collection[str], since: datetime, *, unique: bool = False
+    ) -> dict[str, list[WorkflowSummary]]:
+        """Look for the workflows of these names that were created since then, and hold those that are the only one.
 
         A name that is not in the result was not created: the server had time to show it and did not.
 
+        Args:
+            names: what they are called.
+            since: by the server's clock.
+            unique: whether there is one of each name at the most, so that looking ends when all are seen.
+
         Raises:
-            SubmitOutcomeUnknownError: several may be one, or looking failed.
+            SubmitOutcomeUnknownError: one may be that of another submit, which is still on its way.
+            ComfyControlError: looking failed.
         """
-        found: dict[str, WorkflowSummary] = {}
+        found: dict[str, list[WorkflowSummary]] = {}
         for look in range(1, _LOOKS + 1):
             await self.clock.sleep(self.retry.base_delay * 2.0**look)
             try:
-                candidates = await self._look(set(names) - set(found), since)
-            except (TransportError, APIError, ResponseFormatError) as error:
+                candidates = await self._look(set(names) - set(found), since, unique)
+            except _MAY_PASS:
                 if look == _LOOKS:
-                    raise SubmitOutcomeUnknownError(next(iter(names))) from error
+                    raise
                 continue
             for name, summaries in candidates.items():
-                if len(summaries) > 1:
-                    raise SubmitOutcomeUnknownError(name, [summary.id for summary in summaries])
-                log.info("%r was created: it is %s", name, summaries[0].id)
-                found[name] = self._hold(summaries[0])
+                fresh = [summary for summary in summaries if summary.id not in self.held]
+                if fresh and not self._posting[name]:
+                    found[name] = fresh if len(fresh) > 1 else [self._hold(fresh[0])]
+                elif fresh and look == _LOOKS:
+                    raise SubmitOutcomeUnknownError(name, [summary.id for summary in fresh])
             if len(found) == len(names):
                 break
+        for name, summaries in found.items():
+            log.info("%r was created: it is %s", name, " or ".join(summary.id for summary in summaries))
         return found
 
-    async def _look(self, names: Collection[str], since: datetime) -> dict[str, list[WorkflowSummary]]:
-        """Read the listing down to `since`, and return what has these names and is not held."""
+    async def _look(self, names: set[str], since: datetime, unique: bool) -> dict[str, list[WorkflowSummary]]:
+        """Read the listing down to `since`, and return what has these names."""
         candidates: dict[str, list[WorkflowSummary]] = {}
         async with aclosing(aiter(self.workflows.list(per_page=100))) as newest:
             async for item in newest:
-                if item.created_at < since:
+                if item.created_at < since or (unique and len(candidates) == len(names)):
                     break
                 if item.name in names and item.id not in self.held:
                     candidates.setdefault(item.name, []).append(item)
@@ -129,7 +175,7 @@ class Submitter:
         moment = now if moment is None else moment
         known = self.server_time(moment)
         if known is not None:
-            return known - _CLOCK_SLACK
+            return known - self._behind - _CLOCK_SLACK
         return self.clock.utcnow() - timedelta(seconds=now - moment) - _UNKNOWN_CLOCK_SLACK
 
     def _hold(self, summary: WorkflowSummary) -> WorkflowSummary:

@@ -22,28 +22,37 @@ from comfycontrol_async._config import WatchPolicy
 from comfycontrol_async._watch_plan import ENOUGH_DURATIONS, MISSES_UNKNOWN, PER_PAGE, Waiting, plan
 from comfycontrol_async._watch_state import Watched, update_of, update_of_summary
 from comfycontrol_async.errors import (
+    APIError,
+    AuthenticationError,
     ClientClosedError,
-    NotFoundError,
+    RateLimitedError,
+    RateLimitWaitError,
     ResponseFormatError,
     ServerError,
     TransportError,
 )
-from comfycontrol_async.limits import Limiter, Priority
+from comfycontrol_async.limits import Limiter, Priority, RateLimitSnapshot
 from comfycontrol_async.models import Page, WorkflowSummary, WorkflowUpdate
 from comfycontrol_async.resources import WorkflowsResource
 
 log = logging.getLogger("comfycontrol_async.watch")
 
-# Streams that fail in a row before the workflow is watched otherwise.
+# Streams that end early in a row before the workflow is watched otherwise, and the seconds of one that did not.
 _MOST_FAILED_STREAMS = 3
-# Looks that fail in a row, each after all retries of its own, before those who wait are told.
-_MOST_FAILED_LOOKS = 5
+_GOOD_STREAM = 10.0
+# For how many times `max_interval` looking may fail, each look after all retries of its own: 120 s by default.
+_LONGEST_OUTAGE = 12
 # Seconds before its expected end at which a late stream is opened: it has to get its turn at the limiter.
 _LEAD = 2.0
+# Seconds in which a new workflow may still be missing in the listing.
+_LISTED_LATE = 10.0
+# The share of the limit that is free when the budget is short.
+_SCARCE = 0.25
 # Durations of ended workflows that are remembered.
 _MOST_DURATIONS = 200
 
-_FAULTS = (TransportError, ServerError, ResponseFormatError)
+# What may pass, and what a look says of nobody in particular.
+_FAULTS = (TransportError, ServerError, RateLimitedError, ResponseFormatError)
 
 
 class Watcher:
@@ -65,9 +74,7 @@ class Watcher:
     ) -> None:
         self._workflows = workflows
         self._direct = direct
-        self._policy = policy
-        self._limiter = limiter
-        self._clock = clock
+        self._policy, self._limiter, self._clock = policy, limiter, clock
         self._submitted = 0
         self._durations: list[float] = []
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -78,11 +85,14 @@ class Watcher:
         """How many workflows are watched by stream at once, at the most."""
         return self._policy.max_streams
 
+    def limits(self) -> RateLimitSnapshot:
+        """Return the state of the limiter that all looks go through."""
+        return self._limiter().snapshot()
+
     def _start_over(self) -> None:
         self._watched: dict[str, Watched] = {}
         self._looking: asyncio.Task[None] | None = None
-        self._news = asyncio.Event()
-        self._failed = 0
+        self._failed_looks = 0
 
     def count_submitted(self) -> int:
         """Take note of a workflow that this client made, and return its number: it tells the place in the listing."""
@@ -94,6 +104,7 @@ class Watcher:
         id: str,
         *,
         ordinal: int | None = None,
+        born: float | None = None,
         created_at: datetime | None = None,
         outputs: bool = True,
         batch: bool = False,
@@ -102,6 +113,7 @@ class Watcher:
 
         Args:
             ordinal: the number from `count_submitted`, when this client made it.
+            born: when it was made, by the monotonic clock, if that was seen from here.
             created_at: when it was made, by the server's clock.
             outputs: whether its outputs are wanted too; a stream brings them along.
             batch: whether many more like it will be followed: a stream for its state alone is not worth a request.
@@ -111,7 +123,8 @@ class Watcher:
             TransportError, APIError, ResponseFormatError: asking failed for good.
             ClientClosedError: the client was closed meanwhile.
         """
-        watched = self._join(id, ordinal, created_at, outputs, batch)
+        watched = self._join(id, born, batch, created_at, outputs)
+        watched.learn(ordinal, created_at, outputs)
         news = asyncio.Event()
         watched.followers.add(news)
         last: WorkflowUpdate | None = None
@@ -123,7 +136,7 @@ class Watcher:
                     yield last
                     continue  # there may be news by now
                 if watched.error is not None:
-                    raise watched.error
+                    raise watched.own_error()
                 if watched.ended:
                     return
                 await news.wait()
@@ -132,6 +145,8 @@ class Watcher:
 
     async def close(self) -> None:
         """Stop everything; whoever still waits gets a ClientClosedError."""
+        if self._loop is not asyncio.get_running_loop():
+            self._start_over()  # whoever waited on another loop is gone with it
         for watched in self._watched.values():
             watched.tell(None, ClientClosedError("the client was closed while this workflow was waited for"))
         tasks = [task for task in (self._looking, *(w.stream for w in self._watched.values())) if task is not None]
@@ -139,21 +154,37 @@ class Watcher:
 
     # Who is watched
 
-    def _join(self, id: str, ordinal: int | None, created_at: datetime | None, outputs: bool, batch: bool) -> Watched:
+    def _join(self, id: str, born: float | None, batch: bool, created_at: datetime | None, outputs: bool) -> Watched:
         loop = asyncio.get_running_loop()
         if loop is not self._loop:
             self._loop = loop
             self._start_over()
         watched = self._watched.get(id)
         if watched is None:
-            now = self._clock.monotonic()
-            watched = self._watched[id] = Watched(id, now, now, ordinal, outputs, created_at)
+            watched = self._watched[id] = self._begin(id, born, created_at, outputs)
             few = len(self._watched) <= self._policy.max_streams and not batch
             if self._room_for_streams() and (few or (outputs and not self._expected())):
                 self._open_stream(watched, self._workflows)
-        if watched.stream is None and (self._looking is None or self._looking.done()):
-            self._looking = loop.create_task(self._look_on(), name="comfycontrol watcher")
+        if watched.stream is None:
+            self._see_to_looking()
         return watched
+
+    def _begin(self, id: str, born: float | None, created_at: datetime | None, outputs: bool) -> Watched:
+        now = self._clock.monotonic()
+        return Watched(
+            id=id,
+            created=now if born is None else born,
+            # One whose age nobody knows is looked for at once.
+            seen=now - self._policy.max_interval if born is None else born,
+            born=born is not None,
+            ordinal=None,
+            outputs=outputs,
+            created_at=created_at,
+        )
+
+    def _see_to_looking(self) -> None:
+        if self._looking is None or self._looking.done():
+            self._looking = asyncio.get_running_loop().create_task(self._look_on(), name="comfycontrol watcher")
 
     async def _leave(self, watched: Watched, news: asyncio.Event) -> None:
         """Forget a workflow that nobody follows any more, and what ran for it alone."""
@@ -167,6 +198,9 @@ class Watcher:
             self._looking = None
         await _stop(tasks)
 
+    def _to_look_for(self) -> list[Watched]:
+        return [watched for watched in self._watched.values() if watched.stream is None and not watched.ended]
+
     # Streams
 
     def _room_for_streams(self) -> int:
@@ -177,13 +211,13 @@ class Watcher:
         known = self._durations
         return known[len(known) // 2] if len(known) >= ENOUGH_DURATIONS else None
 
-    def _open_late_streams(self, waiting: list[Watched], now: float) -> None:
+    def _open_late_streams(self, now: float) -> None:
         """Open streams for those whose outputs are wanted and that should end within the next moment."""
         room, expected = self._room_for_streams(), self._expected()
         if room <= 0 or expected is None:
             return
         soon = now - expected + _LEAD * self._policy.min_interval
-        for watched in sorted(waiting, key=lambda one: one.created)[:room]:
+        for watched in sorted(self._to_look_for(), key=lambda one: one.created)[:room]:
             if watched.outputs and watched.created <= soon and watched.failed < _MOST_FAILED_STREAMS:
                 self._open_stream(watched, self._direct)
 
@@ -194,72 +228,85 @@ class Watcher:
 
     async def _stream(self, watched: Watched, workflows: WorkflowsResource) -> None:
         """Read its streams, one after another, until it has ended or they fail; then it is looked for."""
-        while not watched.ended and watched.failed < _MOST_FAILED_STREAMS:
+        while watched.failed < _MOST_FAILED_STREAMS:
             try:
-                if await self._read_stream(watched, workflows):
-                    watched.failed = 0
-                    continue  # closed after its last update, as the API does every four minutes
-            except _FAULTS as error:
+                await self._read_stream(watched, workflows)
+            except (*_FAULTS, RateLimitWaitError) as error:
                 log.debug("the stream of %s broke: %s", watched.id, error)
             except Exception as error:  # whatever it is, nobody may wait for a task that is gone
                 watched.tell(None, error)
+            if watched.ended:
                 return
+            # The API closes a good one every four minutes.
             watched.failed += 1
             await self._clock.sleep(self._policy.min_interval * watched.failed)
-        if not watched.ended:
-            watched.stream = None
-            if self._looking is None or self._looking.done():
-                self._looking = asyncio.get_running_loop().create_task(self._look_on(), name="comfycontrol watcher")
+        watched.stream = None
+        self._see_to_looking()
 
-    async def _read_stream(self, watched: Watched, workflows: WorkflowsResource) -> bool:
-        """Read one stream to its end; tell whether it brought anything."""
-        read = False
+    async def _read_stream(self, watched: Watched, workflows: WorkflowsResource) -> None:
+        """Read one stream to its end."""
+        first: float | None = None
         async with aclosing(workflows.subscribe(watched.id)) as updates:
             async for update in updates:
-                read = True
-                watched.failed = 0
                 self._sighted(watched, update)
                 if update.status.terminal:
-                    break
-        return read
+                    return
+                first = watched.seen if first is None else first
+                if watched.seen - first >= _GOOD_STREAM * self._policy.min_interval:
+                    watched.failed = 0
 
     # Looking
 
     async def _look_on(self) -> None:
         """Look for everything that has no stream, as planned, until there is nothing."""
         while True:
-            now = self._clock.monotonic()
-            self._open_late_streams([one for one in self._watched.values() if self._to_look_for(one)], now)
-            waiting = [self._waiting(one, now) for one in self._watched.values() if self._to_look_for(one)]
-            chosen = plan(waiting, self._durations, self._policy, scarce=self._scarce())
             try:
-                for number in chosen.pages:
-                    await self._read_page(number)
-                for id in chosen.ids:
-                    await self._fetch(id)
-            except _FAULTS as error:
-                self._failed += 1
-                log.info("looking for workflows failed: %s", error)
-                if self._failed >= _MOST_FAILED_LOOKS:
-                    self._give_up(error)
+                pause = await self._look()
             except Exception as error:  # whatever it is, nobody may wait for a task that is gone
-                self._give_up(error)
-            else:
-                self._failed = 0 if chosen.pages or chosen.ids else self._failed
-            await self._clock.sleep(chosen.again_in)
+                for watched in self._to_look_for():
+                    watched.tell(None, error)
+                pause = self._policy.min_interval
+            await self._clock.sleep(pause)
 
-    def _to_look_for(self, watched: Watched) -> bool:
-        return watched.stream is None and not watched.ended
+    async def _look(self) -> float:
+        """Ask for what is due now, and return the pause that follows."""
+        now = self._clock.monotonic()
+        self._open_late_streams(now)
+        waiting = [self._waiting(watched, now) for watched in self._to_look_for()]
+        chosen = plan(waiting, self._durations, self._policy, scarce=self._scarce())
+        failed = 0
+        try:
+            for number in chosen.pages:
+                await self._read_page(number)
+        except _FAULTS as error:
+            failed += 1
+            self._take_note(error, self._to_look_for())
+        for id in chosen.ids:
+            watched = self._watched.get(id)
+            if watched is None or watched.stream is not None or watched.ended:
+                continue
+            try:
+                await self._fetch(watched)
+            except _FAULTS as error:
+                failed += 1
+                self._take_note(error, [watched])
+        self._failed_looks = self._failed_looks + 1 if failed else 0
+        return min(self._policy.max_interval, chosen.again_in * (1 + self._failed_looks))
 
-    def _give_up(self, error: Exception) -> None:
-        self._failed = 0
-        for watched in self._watched.values():
-            if self._to_look_for(watched):
+    def _take_note(self, error: Exception, concerned: list[Watched]) -> None:
+        """Remember that looking failed; whoever that has gone on for too long is told."""
+        log.info("looking for workflows failed: %s", error)
+        now = self._clock.monotonic()
+        for watched in concerned:
+            if watched.failing_since is None:
+                watched.failing_since = now
+            elif now - watched.failing_since >= _LONGEST_OUTAGE * self._policy.max_interval:
                 watched.tell(None, error)
 
     def _scarce(self) -> bool:
-        waiting = self._limiter().snapshot().waiting
-        return any(count for priority, count in waiting.items() if priority > Priority.BULK)
+        limits = self.limits()
+        others = any(count for priority, count in limits.waiting.items() if priority > Priority.BULK)
+        return others or limits.available < limits.limit * _SCARCE
 
     def _waiting(self, watched: Watched, now: float) -> Waiting:
         place = None if watched.ordinal is None else self._submitted - watched.ordinal + watched.drift
@@ -269,16 +316,11 @@ class Watcher:
             unseen=now - watched.seen,
             place=place,
             misses=watched.misses,
-            outputs=watched.outputs,
         )
 
     async def _read_page(self, number: int) -> None:
         asked = self._clock.monotonic()
-        missed = {
-            watched.id
-            for watched in self._watched.values()
-            if self._to_look_for(watched) and self._expected_on(watched, number, asked)
-        }
+        missed = {watched.id for watched in self._to_look_for() if self._expected_on(watched, number, asked)}
         page = await self._workflows.list(per_page=PER_PAGE).page(number)
         for index, summary in enumerate(page.items):
             missed.discard(summary.id)
@@ -288,9 +330,9 @@ class Watcher:
             # A stream tells the same by itself, and the outputs with it.
             if watched is not None and watched.stream is None:
                 self._sighted(watched, update_of_summary(summary, watched.update))
-        for id in missed:
-            if id in self._watched:
-                self._miss(self._watched[id], page)
+        for watched in self._to_look_for():
+            if watched.id in missed:
+                self._miss(watched, page)
 
     def _expected_on(self, watched: Watched, number: int, now: float) -> bool:
         waiting = self._waiting(watched, now)
@@ -308,6 +350,8 @@ class Watcher:
 
     def _miss(self, watched: Watched, page: Page[WorkflowSummary]) -> None:
         """Look for it on the next page next time, or on the one before when this page is older than it."""
+        if page.number == 1 and self._clock.monotonic() - watched.created < _LISTED_LATE * self._policy.min_interval:
+            return
         watched.misses += 1
         if len(page.items) + len(page.invalid_items) < PER_PAGE:
             watched.misses = MISSES_UNKNOWN  # the listing ends here: ask for it by its id
@@ -316,14 +360,13 @@ class Watcher:
         newer = watched.created_at is not None and page.items[0].created_at < watched.created_at
         watched.drift += -PER_PAGE if newer and page.number > 1 else PER_PAGE
 
-    async def _fetch(self, id: str) -> None:
+    async def _fetch(self, watched: Watched) -> None:
         """Ask for one workflow by its id."""
-        watched = self._watched.get(id)
-        if watched is None:
-            return
         try:
-            workflow = await self._workflows.get(id)
-        except NotFoundError as error:
+            workflow = await self._workflows.get(watched.id)
+        except (ServerError, RateLimitedError, AuthenticationError):
+            raise  # says nothing of this one
+        except APIError as error:
             watched.tell(None, error)
             return
         self._sighted(watched, update_of(workflow))
@@ -333,11 +376,12 @@ class Watcher:
         if update.status.terminal and not watched.ended:
             self._remember(watched, update, now)
         watched.seen = now
+        watched.failing_since = None
         watched.tell(update)
 
     def _remember(self, watched: Watched, update: WorkflowUpdate, now: float) -> None:
         """Learn from an ending how long workflows take: what the server says, within what was seen from here."""
-        if update.completed_at is None or watched.created_at is None or watched.ordinal is None:
+        if update.completed_at is None or watched.created_at is None or not watched.born:
             return
         said = (update.completed_at - watched.created_at).total_seconds() * self._policy.min_interval
         insort(self._durations, min(max(said, watched.seen - watched.created), now - watched.created))

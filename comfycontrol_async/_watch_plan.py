@@ -6,13 +6,13 @@ one's age now and at its last sighting, over the durations of workflows that end
 
     p = (F(age now) - F(age at the last sighting)) / (1 - F(age at the last sighting))
 
-A look is due at a gain of 12, or 20 when the outputs are fetched by a request each anyway, while the budget is scarce
-(somebody with more right waits for the limiter), at 8 otherwise; or when somebody was not seen for an interval that
-grows with the age of the work. Workflows that are too young to have ended, as far as is known, can wait longer.
+A look is due at a gain of 20 while the budget is scarce (little of it is free, or somebody with more right waits for
+it), at 10 otherwise; or when somebody may have ended, as far as is known, for an interval that grows with the age of
+the work.
 
-In numbers: 1,000 workflows of 30 s at 4 a second finish at 4 a second too. The gain reaches 12 in 3 s; in the BULK lane
-the look is served some 2 s later and the next is planned 1 s after that: one look in 6 s tells of 24 endings, which is
-0.04 requests per workflow, and the median one is told 3 s after its end.
+In numbers: 1,000 workflows of 30 s at 4 a second finish at 4 a second too. The gain reaches 20 in 5 s, and in the BULK
+lane the look is served up to 2 s later: one look in 6 s tells of 24 endings, which is 0.04 requests per workflow, and
+the median one is told some 2 to 3 s after its end.
 
 All times are in seconds; `unit` (`WatchPolicy.min_interval`) stretches the constants for a server in scaled time.
 """
@@ -27,9 +27,8 @@ from comfycontrol_async._config import WatchPolicy
 PER_PAGE = 100
 
 # Expected endings that a look is worth.
-_GAIN_SCARCE = 12.0
-_GAIN_SCARCE_OUTPUTS = 20.0
-_GAIN_FREE = 8.0
+_GAIN_SCARCE = 20.0
+_GAIN_FREE = 10.0
 # Durations that have to be known before they are believed.
 ENOUGH_DURATIONS = 5
 # Pages on which a workflow was looked for in vain before it is asked for by its id.
@@ -40,8 +39,12 @@ _UNLIKELY = 0.02
 _PATIENCE = 4
 # From so many on, a look costs each of them next to nothing.
 _MANY = 10
+# How much too early a look may be: the next plan would be too late by more.
+_EARLY = 0.1
 # So few are asked for one by one: it costs no more, and tells more.
 _FEW = 2
+# Ids that are fetched between two plans: a long list of stragglers must not keep the pages waiting.
+_MOST_IDS = 8
 
 
 @attrs.frozen(kw_only=True)
@@ -50,7 +53,7 @@ class Waiting:
 
     `age` is the time since its creation, `unseen` the time since its last sighting (or creation). `place` is its
     estimated place in the listing, 0 for the newest, None when nobody knows; `misses` counts the pages on which it was
-    looked for in vain since. `outputs` tells whether somebody wants its outputs.
+    looked for in vain since.
     """
 
     id: str
@@ -58,7 +61,6 @@ class Waiting:
     unseen: float
     place: int | None = None
     misses: int = 0
-    outputs: bool = False
 
 
 @attrs.frozen(kw_only=True)
@@ -76,71 +78,71 @@ def plan(waiting: Collection[Waiting], durations: Sequence[float], policy: Watch
     Args:
         waiting: everything that is waited for without a stream.
         durations: how long workflows took that ended before, sorted.
-        scarce: whether somebody with more right than the watcher waits for the limiter.
+        scarce: whether the budget is short, or somebody with more right than the watcher waits for the limiter.
     """
     unit = policy.min_interval
     unknown = sum(one.place is None for one in waiting)
-    ids: list[str] = []
+    stragglers: list[Waiting] = []
     gains: dict[int, float] = {}
     listed: list[tuple[Waiting, int]] = []
     for one in waiting:
         page = None if len(waiting) <= _FEW else _page(one, unknown)
         if page is None:
-            if _due(one, 1, policy, scarce):
-                ids.append(one.id)
+            if _due(one, 1, policy, scarce, ()):
+                stragglers.append(one)
         elif one.misses:
             # It was missed on a neighbouring page: look on this one in any case.
             gains[page] = _GAIN_FREE
         else:
             listed.append((one, page))
     chances = [chance_of_end(one, durations, unit) for one, _ in listed]
-    overdue = [
-        page
-        for (one, page), chance in zip(listed, chances, strict=True)
-        if _due(one, len(listed), policy, scarce, chance)
-    ]
-    if overdue or sum(chances) >= _worth(waiting, scarce):
+    overdue = [page for one, page in listed if _due(one, len(listed), policy, scarce, durations)]
+    if overdue or sum(chances) >= (_GAIN_SCARCE if scarce else _GAIN_FREE):
         for (_, page), chance in zip(listed, chances, strict=True):
             gains[page] = gains.get(page, 0.0) + chance
         gains.update(dict.fromkeys(overdue, _GAIN_FREE))
     best = max(gains.values(), default=0.0)
     pages = sorted(page for page, gain in gains.items() if gain > 0 and gain >= min(best / 2, _GAIN_FREE))
-    return Plan(pages=tuple(pages), ids=tuple(ids), again_in=unit)
+    stragglers.sort(key=lambda one: -one.unseen)
+    return Plan(pages=tuple(pages), ids=tuple(one.id for one in stragglers[:_MOST_IDS]), again_in=unit)
 
 
-def _worth(waiting: Collection[Waiting], scarce: bool) -> float:
-    if not scarce:
-        return _GAIN_FREE
-    return _GAIN_SCARCE_OUTPUTS if all(one.outputs for one in waiting) else _GAIN_SCARCE
-
-
-def _due(one: Waiting, count: int, policy: WatchPolicy, scarce: bool, chance: float = 1.0) -> bool:
+def _due(one: Waiting, count: int, policy: WatchPolicy, scarce: bool, durations: Sequence[float]) -> bool:
     """Tell whether it was not seen for so long that it is looked for whatever the gain."""
     if scarce:
-        # Outputs are fetched by a request each, so that being told a little later costs them little.
-        interval = policy.max_interval * (1.2 if one.outputs else 1.0)
+        interval = policy.max_interval
     elif count >= _MANY:
         interval = 3 * policy.min_interval  # a look that serves many is cheap for each of them
     else:
         interval = min(policy.max_interval, max(policy.min_interval, one.age / 20))
-    return one.unseen >= (interval if chance > _UNLIKELY else _PATIENCE * interval)
+    least = interval - _EARLY * policy.min_interval
+    if one.unseen < least:
+        return False
+    # It may have ended for as long, or nothing is known, or even the unlikely is looked at.
+    chance = _known_chance(one, durations, one.age - least)
+    return chance is None or chance > _UNLIKELY or one.unseen >= least + (_PATIENCE - 1) * interval
 
 
 def _page(one: Waiting, unknown: int) -> int | None:
     """Return the listing page to look for it on, None to ask for it by its id."""
     if one.place is None:
         return None if unknown <= _FEW or one.misses >= MISSES_UNKNOWN else one.misses + 1
-    return None if one.misses >= _MISSES else one.place // PER_PAGE + 1
+    return None if one.misses >= _MISSES else max(0, one.place) // PER_PAGE + 1
 
 
 def chance_of_end(one: Waiting, durations: Sequence[float], unit: float) -> float:
     """Estimate the chance that it has ended since it was last seen."""
     if one.unseen <= 0:
         return 0.0
-    before = one.age - one.unseen
-    if len(durations) >= ENOUGH_DURATIONS:
-        alive = len(durations) - bisect_right(durations, before)
-        if alive:
-            return (bisect_right(durations, one.age) - bisect_right(durations, before)) / alive
+    known = _known_chance(one, durations, one.age)
     # Nothing like it has ended yet: a guess that forgets slowly.
-    return 0.5 * one.unseen / (one.age + 10 * unit)
+    return 0.5 * one.unseen / (one.age + 10 * unit) if known is None else known
+
+
+def _known_chance(one: Waiting, durations: Sequence[float], age: float) -> float | None:
+    """Reckon the chance that it had ended at that age; None when nothing is known of work as old as this."""
+    before = bisect_right(durations, one.age - one.unseen)
+    alive = len(durations) - before
+    if len(durations) < ENOUGH_DURATIONS or not alive:
+        return None
+    return (bisect_right(durations, age) - before) / alive

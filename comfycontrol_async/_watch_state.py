@@ -1,20 +1,23 @@
 """What the watcher knows of a workflow, and how other answers are told in the words of the stream."""
 
 import asyncio
+from copy import copy
 from datetime import datetime
 
 import attrs
 
+from comfycontrol_async.errors import ComfyControlError
 from comfycontrol_async.models import FailureCause, Workflow, WorkflowSummary, WorkflowUpdate
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, kw_only=True)
 class Watched:
-    """A workflow that somebody waits for."""
+    """A workflow that somebody waits for; `born` tells whether `created` is known, or only when it was joined."""
 
     id: str
     created: float
     seen: float
+    born: bool
     ordinal: int | None
     outputs: bool
     created_at: datetime | None
@@ -25,7 +28,9 @@ class Watched:
     # How much further down the listing it was last seen than our own submissions since would have it.
     drift: int = 0
     misses: int = 0
+    # Streams that ended early in a row, and since when looking for it fails.
     failed: int = 0
+    failing_since: float | None = None
 
     def tell(self, update: WorkflowUpdate | None, error: Exception | None = None) -> None:
         """Pass news on to everybody who follows it; after a final status there is none."""
@@ -34,6 +39,22 @@ class Watched:
         self.update, self.error = update or self.update, error
         for follower in self.followers:
             follower.set()
+
+    def learn(self, ordinal: int | None, created_at: datetime | None, outputs: bool) -> None:
+        """Add what somebody who joins knows and wants."""
+        self.outputs = self.outputs or outputs
+        self.created_at = self.created_at or created_at
+        if self.ordinal is None:
+            self.ordinal = ordinal
+
+    def own_error(self) -> Exception:
+        """Return the error for one of many to raise: each raise would add its traceback to a shared one."""
+        assert self.error is not None  # asked for only when there is one
+        if not isinstance(self.error, ComfyControlError):
+            return self.error
+        mine = copy(self.error)
+        mine.__cause__ = self.error.__cause__
+        return mine
 
     @property
     def ended(self) -> bool:

@@ -3,17 +3,31 @@
 import asyncio
 import hashlib
 import inspect
-import json
-from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Mapping
+import math
+from collections import deque
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import attrs
 
-from comfycontrol_async._file import File
+from comfycontrol_async._clock import Clock, Timer
 from comfycontrol_async._journal import Entry, Journal, State
-from comfycontrol_async._map_types import BatchOptions, MapProgress, MapResult, Row, Rows
+from comfycontrol_async._map_types import (
+    BatchOptions,
+    Item,
+    MapProgress,
+    MapResult,
+    Row,
+    Rows,
+    check_directory,
+    check_rows,
+    digest_of,
+    error_of,
+    stem_of,
+    walk,
+)
 from comfycontrol_async._submit import Submitter, unique_name
 from comfycontrol_async.errors import (
     AuthenticationError,
@@ -25,17 +39,18 @@ from comfycontrol_async.errors import (
     SubmitOutcomeUnknownError,
     TooManyFailuresError,
     WaitTimeoutError,
-    WorkflowCancelledError,
     WorkflowError,
-    WorkflowFailedError,
-    WorkflowInvalidError,
 )
 from comfycontrol_async.graph import Graph
-from comfycontrol_async.models import Output, WorkflowStatus, WorkflowSummary
+from comfycontrol_async.limits import RateLimitSnapshot
+from comfycontrol_async.models import WorkflowStatus, WorkflowSummary
 from comfycontrol_async.resources.workflows import workflow_form
 from comfycontrol_async.runs import RunTools, WorkflowRun
 
-# Requests of one batch that wait for the limiter at once: more would only put others in the same lane off.
+# How many may wait at the limiter before a batch holds its requests back, and for how many turns it does.
+_CROWD = 2
+_LONGEST_HOLD = 8
+# Submits, and requests for outputs, of one batch that are under way at once.
 _AT_ONCE = 8
 # Downloads of one batch at once; the storage host is not under the API's limit.
 _DOWNLOADS = 8
@@ -53,18 +68,21 @@ class Batch:
         self._origin = origin
         self._options = options
         self._journal: Journal | None = None
-        self._adopted: dict[str, WorkflowSummary] = {}
+        self._found: dict[str, list[WorkflowSummary]] = {}
         self._keys: set[bytes] = set()
         self._progress = MapProgress()
         # Workflows that are not finished; rows in this process, finished but not taken included.
         self._unfinished = asyncio.Semaphore(options.concurrency)
         self._room = asyncio.Semaphore(2 * options.concurrency)
+        self._pace = _Pace(tools.watcher.limits, tools.clock)
         # Outputs do not stand in line behind all the rows that are not submitted yet.
         self._turn = asyncio.Semaphore(_AT_ONCE)
         self._outputs_turn = asyncio.Semaphore(_AT_ONCE)
         self._downloads = asyncio.Semaphore(_DOWNLOADS)
         self._results: asyncio.Queue[MapResult | BaseException | None] = asyncio.Queue()
         self._tasks: set[asyncio.Task[None]] = set()
+        # What ended the rows before their end.
+        self._broken: Exception | None = None
         # Whether there may be too many workflows to watch each by a stream.
         self._many = options.concurrency > tools.watcher.max_streams
 
@@ -73,10 +91,14 @@ class Batch:
 
         Raises:
             TooManyFailuresError: more rows failed than `max_failures`; those under way were given before.
+            InvalidArgumentError: `rows` are no rows, or `download_to` is no directory; nothing was sent.
+            Whatever `rows` raise: after the results of those that were read.
             ConfigurationError: the journal cannot be used, or belongs to another batch.
             AuthenticationError, ClientClosedError, ClientLoopError: no row can go on.
         """
         try:
+            check_rows(rows)
+            await asyncio.to_thread(check_directory, self._options.download_to)
             await self._open_journal()
             self._spawn(self._feed, rows)
             waiting: dict[int, MapResult] = {}
@@ -95,6 +117,8 @@ class Batch:
                     self._room.release()
             for index in sorted(waiting):
                 yield waiting[index]
+            if self._broken is not None:
+                raise self._broken
             if self._too_many():
                 raise TooManyFailuresError(self._progress.failed, self._options.max_failures or 0)
         finally:
@@ -103,10 +127,13 @@ class Batch:
     async def _close(self) -> None:
         for task in self._tasks:
             task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
-        if self._journal is not None:
-            await self._journal.close()
+        self._pace.close()
+        try:
+            if self._tasks:
+                await asyncio.wait(self._tasks)
+        finally:
+            if self._journal is not None:
+                await self._journal.close()
 
     def _spawn(self, work: Callable[..., Awaitable[None]], *args: Any) -> None:
         """Run a part of the batch beside the others; what goes wrong in it for good ends the batch."""
@@ -144,7 +171,7 @@ class Batch:
     async def _feed(self, rows: Rows) -> None:
         """Read a row whenever there is room for one more."""
         index = 0
-        iterator = _walk(rows)
+        iterator = walk(rows)
         try:
             while True:
                 await self._room.acquire()
@@ -154,6 +181,9 @@ class Batch:
                     row = await anext(iterator)
                 except StopAsyncIteration:
                     return
+                except Exception as error:
+                    self._broken = error
+                    return
                 self._spawn(self._take, index, row)
                 index += 1
         finally:
@@ -162,7 +192,7 @@ class Batch:
     async def _take(self, index: int, row: Row) -> None:
         """Bring one row to its end and put its result out."""
         await self._report(read=1)
-        item = _Item(key=str(index), index=index, row=row)
+        item = Item(key=str(index), index=index, row=row)
         try:
             item.key = self._key(row, index)
             await self._go_on(item, await self._entry(item))
@@ -184,10 +214,12 @@ class Batch:
             self._keys.add(mark)
         return key
 
-    async def _entry(self, item: "_Item") -> Entry:
+    async def _entry(self, item: Item) -> Entry:
         """Return what the journal says of a row; a new row is written down as planned."""
-        digest = _digest(item.row)
-        entry = await self._journal.get(item.key) if self._journal is not None else None
+        if self._journal is None:
+            return Entry(key=item.key, position=item.index, digest="")
+        digest = await asyncio.to_thread(digest_of, item.row)  # there may be whole files in it
+        entry = await self._journal.get(item.key)
         if entry is None:
             return await self._write(Entry(key=item.key, position=item.index, digest=digest))
         if entry.digest != digest:
@@ -199,12 +231,14 @@ class Batch:
             await self._journal.put(entry)
         return entry
 
-    async def _go_on(self, item: "_Item", entry: Entry) -> None:
+    async def _go_on(self, item: Item, entry: Entry) -> None:
         """Do what is left to do for a row."""
         resumed = entry.state not in (State.PLANNED, State.FAILED)
         if entry.state in (State.FINISHED, State.DOWNLOADED):
             item.run = self._run_of(entry)
             await self._report(submitted=1)
+            if entry.error:
+                raise error_of(item.run, entry.status, entry.error)
         else:
             async with self._unfinished:
                 if entry.state is State.SUBMITTED:
@@ -213,22 +247,24 @@ class Batch:
                     item.run, entry = await self._submit(item, entry)
                 await self._report(submitted=1)
                 entry = await self._wait(item.run, entry)
-        if entry.error:
-            raise _ended_with(item.run, entry)
         if entry.state is State.DOWNLOADED:
             item.paths = [Path(path) for path in entry.paths]
         elif self._options.outputs:
             await self._fetch(item, item.run, entry, overwrite=resumed)
 
-    async def _submit(self, item: "_Item", entry: Entry) -> tuple[WorkflowRun, Entry]:
+    async def _submit(self, item: Item, entry: Entry) -> tuple[WorkflowRun, Entry]:
         # The name stays the same over all tries: it is what a lost workflow is found by.
         name = entry.name or unique_name(self._options.name_of(entry.key, item.index))
-        summary = self._adopted.pop(name, None)
+        found = self._found.pop(name, [])
+        if len(found) > 1:
+            raise SubmitOutcomeUnknownError(name, [summary.id for summary in found])
+        summary = found[0] if found else None
         ordinal = None
         if summary is None:
             async with self._turn:
                 try:
                     form = await asyncio.to_thread(workflow_form, self._graph, name, item.row, self._options.tags)
+                    await self._pace.turn(first=False)
                     sent_at = entry.sent_at or self._submitter.since(None).isoformat()
                     entry = attrs.evolve(entry, state=State.SUBMITTING, name=name, sent_at=sent_at)
                     await self._write(entry)
@@ -257,22 +293,25 @@ class Batch:
         return WorkflowRun(self._tools, entry.id, summary=summary, graph=self._graph)
 
     async def _wait(self, run: WorkflowRun, entry: Entry) -> Entry:
-        error = ""
         try:
             await run.watch(self._options.timeout, None, outputs=self._options.outputs, batch=self._many)
         except WaitTimeoutError:
             raise  # it goes on at the server, and the journal goes on waiting for it
         except WorkflowError as failure:
-            error = failure.message
-        return await self._write(attrs.evolve(entry, state=State.FINISHED, status=str(run.status), error=error))
+            ended = attrs.evolve(entry, state=State.FINISHED, status=str(run.status), error=failure.message)
+            await self._write(ended)
+            raise
+        return await self._write(attrs.evolve(entry, state=State.FINISHED, status=str(run.status)))
 
-    async def _fetch(self, item: "_Item", run: WorkflowRun, entry: Entry, *, overwrite: bool) -> None:
+    async def _fetch(self, item: Item, run: WorkflowRun, entry: Entry, *, overwrite: bool) -> None:
         """Get the outputs and, when wanted, the files; what an earlier start wrote half-way is written again."""
         async with self._outputs_turn:
+            if run.known_outputs is None:
+                await self._pace.turn(first=True)
             item.outputs = await run.outputs()
         if self._options.download_to is None:
             return
-        template = item.key.replace("{", "{{").replace("}", "}}") + "-{index:03}{ext}"
+        template = stem_of(item.key).replace("{", "{{").replace("}", "}}") + "-{index:03}{ext}"
         async with self._downloads:
             item.paths = await run.download(self._options.download_to, template=template, overwrite=overwrite)
         await self._write(attrs.evolve(entry, state=State.DOWNLOADED, paths=tuple(map(str, item.paths))))
@@ -288,48 +327,72 @@ class Batch:
         pending = await self._journal.entries(State.SUBMITTING)
         if pending:
             since = min(datetime.fromisoformat(entry.sent_at) for entry in pending)
-            self._adopted = await self._submitter.find_all({entry.name for entry in pending}, since)
+            names = {entry.name for entry in pending}
+            self._found = await self._submitter.find_all(names, since, unique=True)
 
 
-@attrs.define(kw_only=True)
-class _Item:
-    """A row on its way to its result."""
+class _Pace:
+    """Lets the requests of a batch out one by one where the budget is short, outputs before submits.
 
-    key: str
-    index: int
-    row: Row
-    run: WorkflowRun | None = None
-    outputs: list[Output] = attrs.field(factory=list)
-    paths: list[Path] = attrs.field(factory=list)
-    error: ComfyControlError | None = None
+    Requests that leave in a burst come free in a burst, a period later, and so on for ever: in between there is no slot
+    for a look at what has ended, nor for anybody else. Half of the budget may go at once; after that there is one
+    request each `period / limit`, which is as many. And the line before the limiter is kept short, so that whoever runs
+    a single workflow beside the batch does not stand behind it.
+    """
 
+    def __init__(self, limits: Callable[[], RateLimitSnapshot], clock: Clock) -> None:
+        self._limits = limits
+        self._clock = clock
+        self._waiting: tuple[deque[asyncio.Future[None]], ...] = (deque(), deque())
+        self._timer: Timer | None = None
+        self._next_at = -math.inf
+        self._step = 0.0
+        self._held = 0
+        # How many may still go at once, as was found a moment ago.
+        self._at_once = 0
+        self._known_until = -math.inf
 
-def _ended_with(run: WorkflowRun, entry: Entry) -> WorkflowError:
-    """Make the error that the journal remembers of a workflow."""
-    classes = {"cancelled": WorkflowCancelledError, "invalid": WorkflowInvalidError}
-    cls = classes.get(entry.status, WorkflowFailedError)
-    return cls(entry.error, id=run.id, name=run.name, status=entry.status)
+    async def turn(self, *, first: bool) -> None:
+        """Wait for one's turn; who goes first goes before all others."""
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting[0 if first else 1].append(waiter)
+        if self._timer is None:
+            self._let_out()
+        await waiter
 
+    def close(self) -> None:
+        """Let nobody out any more."""
+        if self._timer is not None:
+            self._timer.cancel()
 
-async def _walk(rows: Rows) -> AsyncGenerator[Row, None]:
-    """Walk any iterable, lazily."""
-    if isinstance(rows, AsyncIterable):
-        async for row in rows:
-            yield row
-    else:
-        for row in rows:
-            yield row
+    def _let_out(self) -> None:
+        self._timer = None
+        now = self._clock.monotonic()
+        while lane := next((lane for lane in self._waiting if lane), None):
+            if lane[0].done():
+                lane.popleft()  # it was cancelled
+            elif now < self._next_at:
+                self._timer = self._clock.call_later(self._next_at - now, self._let_out)
+                return
+            elif self._must_hold(now):
+                self._held += 1
+                self._next_at = now + self._step
+            else:
+                self._held = 0
+                lane.popleft().set_result(None)
+                # A timer that fires late does not slow the rest down.
+                self._next_at = (self._next_at if now - self._next_at < self._step else now) + self._step
 
-
-def _digest(row: Row) -> str:
-    """Return what tells a row from another one, without keeping its content."""
-
-    def plain(value: object) -> object:
-        if isinstance(value, File):
-            return ["file", plain(value.path or value.source), value.filename]
-        if isinstance(value, bytes):
-            return ["bytes", hashlib.sha256(value).hexdigest()]
-        return str(value) if isinstance(value, Path) else type(value).__name__
-
-    text = json.dumps(dict(row), sort_keys=True, default=plain)
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
+    def _must_hold(self, now: float) -> bool:
+        """Tell whether others should go first, and find out how fast requests may leave."""
+        if self._at_once <= 0 or now >= self._known_until:
+            limits = self._limits()
+            if now >= self._known_until:
+                self._at_once = limits.available - limits.limit // 2
+                self._known_until = now + limits.period / 4
+            if self._at_once <= 0:
+                self._step = limits.period / limits.limit
+                return self._held < _LONGEST_HOLD and sum(limits.waiting.values()) >= _CROWD
+        self._at_once -= 1
+        self._step = 0.0
+        return False

@@ -10,10 +10,12 @@ from typing import Any
 import attrs
 
 from comfycontrol_async._clock import Clock
+from comfycontrol_async._config import is_number
 from comfycontrol_async._download import Downloader, target_names
 from comfycontrol_async._watch import Watcher
 from comfycontrol_async._watch_state import update_of
 from comfycontrol_async.errors import (
+    InvalidArgumentError,
     NotFoundError,
     WaitTimeoutError,
     WorkflowCancelledError,
@@ -50,7 +52,7 @@ class WorkflowRun:
     Made by `comfy.submit`, `comfy.run` and `comfy.get_run`; it holds the last that is known and asks only when told.
     """
 
-    __slots__ = ("_cause", "_graph", "_ordinal", "_outputs", "_tools", "_workflow", "id")
+    __slots__ = ("_born", "_graph", "_ordinal", "_outputs", "_tools", "_workflow", "id")
 
     def __init__(
         self,
@@ -66,9 +68,9 @@ class WorkflowRun:
         self._graph = graph
         # The place among what this client made, which tells the watcher where in the listing it stands.
         self._ordinal = ordinal
+        self._born = None if ordinal is None else tools.clock.monotonic()
         self._workflow = None if summary is None else _as_workflow(summary)
         self._outputs: list[Output] | None = None
-        self._cause: FailureCause | None = None
 
     @property
     def name(self) -> str:
@@ -88,6 +90,11 @@ class WorkflowRun:
         `GET /v1/workflow/{id}` gives (`workflow_json`, `user_runner_id`, ...) are filled by `refresh`.
         """
         return self._workflow
+
+    @property
+    def known_outputs(self) -> list[Output] | None:
+        """What it made, as far as that is known here; None when `outputs` would have to ask."""
+        return None if self._outputs is None else list(self._outputs)
 
     def __repr__(self) -> str:
         return f"<WorkflowRun {self.id} {self.name!r} {self.status or 'unknown'}>"
@@ -134,16 +141,30 @@ class WorkflowRun:
             ) from error
         return self._result()
 
-    async def updates(self) -> AsyncGenerator[WorkflowUpdate, None]:
+    async def updates(self, *, min_interval: float = 0.0) -> AsyncGenerator[WorkflowUpdate, None]:
         """Give its state now and each time that it changes, and end at a final status.
+
+        Whoever takes them slowly gets the latest state, not all those between.
+
+        Args:
+            min_interval: seconds between two updates at the least, for one who edits a message with each; the final
+                one is given too, late by that much at the most.
 
         Raises:
             NotFoundError: it does not exist (any more).
             TransportError, APIError, ResponseFormatError: asking for it failed for good.
+            InvalidArgumentError: `min_interval` is negative or no number.
         """
+        if not (is_number(min_interval) and min_interval >= 0):
+            raise InvalidArgumentError(f"min_interval must be a number of seconds from 0, not {min_interval!r}")
+        clock = self._tools.clock
         async with aclosing(self._updates(outputs=True, batch=False)) as updates:
             async for update in updates:
+                given = clock.monotonic()
                 yield update
+                pause = given + min_interval - clock.monotonic()
+                if pause > 0 and not update.status.terminal:
+                    await clock.sleep(pause)
 
     async def _updates(self, outputs: bool, batch: bool) -> AsyncGenerator[WorkflowUpdate, None]:
         if self._workflow is None:
@@ -153,12 +174,12 @@ class WorkflowRun:
             return
         created_at = self._workflow.created_at if self._workflow else None
         follow = self._tools.watcher.follow(
-            self.id, ordinal=self._ordinal, created_at=created_at, outputs=outputs, batch=batch
+            self.id, ordinal=self._ordinal, born=self._born, created_at=created_at, outputs=outputs, batch=batch
         )
         async with aclosing(follow) as updates:
             async for update in updates:
                 self._take(update)
-                yield update
+                yield self._dated(update)
 
     def _take(self, update: WorkflowUpdate) -> None:
         """Remember what an update says."""
@@ -179,7 +200,20 @@ class WorkflowRun:
 
     def _last_update(self) -> WorkflowUpdate:
         assert self._workflow is not None  # asked for only when something is known
-        return attrs.evolve(update_of(self._workflow), outputs=self._outputs or [])
+        return self._dated(attrs.evolve(update_of(self._workflow), outputs=self._outputs or []))
+
+    def _dated(self, update: WorkflowUpdate) -> WorkflowUpdate:
+        """Add what the service does not say with an update: when it was made, and how long ago that was."""
+        created_at = self._workflow.created_at if self._workflow else None
+        if created_at is None:
+            return update
+        if update.completed_at is not None:
+            elapsed = (update.completed_at - created_at).total_seconds()
+        elif self._born is not None:
+            elapsed = self._tools.clock.monotonic() - self._born
+        else:
+            elapsed = (self._tools.clock.utcnow() - created_at).total_seconds()
+        return attrs.evolve(update, created_at=created_at, elapsed=max(0.0, elapsed))
 
     async def _complete(self) -> None:
         """Ask why it failed, when what was seen so far does not say."""

@@ -69,7 +69,9 @@ class FailureCause:
 class WorkflowUpdate:
     """One event of a workflow's stream (API documentation: endpoints/workflows/subscribe).
 
-    `outputs` are filled when it completed, `cause` when it failed; `prompt` is ComfyUI's own and varies.
+    `outputs` are filled when it completed, `cause` when it failed; `prompt` is ComfyUI's own and varies. The stream
+    does not tell `created_at` and `elapsed`, the seconds from its creation to this update or to its end: a
+    `WorkflowRun` fills them in.
     """
 
     status: WorkflowStatus
@@ -79,3 +81,13 @@ class WorkflowUpdate:
     cause: FailureCause | None = None
     started_at: datetime | None = None
     completed_at: datetime | None = None
+    created_at: datetime | None = None
+    # No part of what makes one update differ from another: it always does.
+    elapsed: float | None = attrs.field(default=None, eq=False)
+
+    @property
+    def queued_for(self) -> float | None:
+        """Seconds from its creation until it began to run; None before, or when nobody told."""
+        if self.created_at is None or self.started_at is None:
+            return None
+        return (self.started_at - self.created_at).total_seconds()
