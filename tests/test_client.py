@@ -547,7 +547,7 @@ async def test_run(api: ScriptedApi, comfy: ComfyControl) -> None:
     assert api.asked == ["POST /v1/workflow", f"GET {SUBSCRIBE}"]
 
 
-@pytest.mark.parametrize("answer", [200, 400, None], ids=["cancelled", "refused", "not-asked"])
+@pytest.mark.parametrize("answer", [200, 403, None], ids=["cancelled", "refused", "not-asked"])
 async def test_run_cancelled(api: ScriptedApi, comfy: ComfyControl, answer: int | None) -> None:
     """Cancelling the task that waits stops the waiting, and the workflow only when that was asked for."""
     api.answer("POST", "/v1/workflow", examples.ACCEPTED)
