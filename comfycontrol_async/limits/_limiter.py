@@ -1,8 +1,8 @@
 """LocalLimiter: the rate limit of one process, with lanes of waiters, one timer and one cooldown gate.
 
-Window (`_window`), gate (`_gate`) and waiters (`_lanes`) are one queue with one decision, `_pump`: a permit that was
-taken before waiting at the gate would be stale when the gate opens. A grant costs O(1); the way without waiting does
-not suspend; there is no background task and no task or timer per waiter.
+Window (`_window`), gate (`_gate`), pacing (`_pacing`) and waiters (`_queue`) are one queue with one decision, `_pump`:
+a permit that was taken before waiting at the gate would be stale when the gate opens. A grant costs O(1); the way
+without waiting does not suspend; there is no background task and no task or timer per waiter.
 """
 
 import asyncio
@@ -10,63 +10,22 @@ import logging
 import math
 import os
 import weakref
-from asyncio import _get_running_loop
-from heapq import heappop, heappush
-from typing import Literal, Protocol
+from contextlib import suppress
+from threading import get_ident
 
-import attrs
-
-from comfycontrol_async._clock import SYSTEM_CLOCK, Clock, Timer
+from comfycontrol_async._clock import SYSTEM_CLOCK, Clock
 from comfycontrol_async.errors import ClientLoopError, InvalidArgumentError, RateLimitWaitError
 from comfycontrol_async.limits._gate import CooldownGate
-from comfycontrol_async.limits._lanes import Lanes, Priority
+from comfycontrol_async.limits._lanes import PRIORITIES, Priority
+from comfycontrol_async.limits._pacing import MODES, Pacing, PacingMode
 from comfycontrol_async.limits._permit import Permit
-from comfycontrol_async.limits._window import HOLD_CAP, LOST_TAIL, SlidingWindow
+from comfycontrol_async.limits._protocol import RateLimitSnapshot
+from comfycontrol_async.limits._queue import WaiterQueue
+from comfycontrol_async.limits._window import FREE, HELD, HOLD_CAP, LOST_TAIL, UNSHARED, SlidingWindow, getrefcount
 
 log = logging.getLogger("comfycontrol_async.limits")
 
-PacingMode = Literal["auto", "burst", "smooth"]
-
-# The timer aims this many seconds after the next free slot: slots that come free together are granted together, and a
-# loop whose timers fire up to 1 ms early (uvloop) is still in time.
-_TIMER_SLACK = 0.002
-
-_OPEN = -math.inf
-_PRIORITIES = frozenset(Priority)
-
-
-@attrs.frozen(kw_only=True)
-class RateLimitSnapshot:
-    """The state of a limiter at one moment; durations in seconds.
-
-    `used` + `available` = `limit`; `waiting` counts the waiters of each lane; `cooldown` is the time until the gate
-    opens, 0.0 when it is open; `pacing` is the way in force now, "burst" or "smooth"; `next_free_in` is the estimated
-    wait of a newcomer in the NORMAL lane, 0.0 when it would not wait.
-    """
-
-    limit: int
-    period: float
-    used: int
-    available: int
-    waiting: dict[Priority, int]
-    cooldown: float
-    pacing: str
-    next_free_in: float
-
-
-class Limiter(Protocol):
-    """What the client asks of a rate limiter; one instance may serve many clients of one event loop."""
-
-    async def acquire(self, priority: Priority = Priority.NORMAL, *, max_wait: float | None = None) -> "Permit":
-        """Wait for a slot; refuse with `RateLimitWaitError` when that would take longer than `max_wait` seconds."""
-        ...
-
-    def cool_down(self, seconds: float) -> None:
-        """Grant nothing for `seconds` from now, after a 429; a cooldown is only ever extended."""
-
-    def snapshot(self) -> RateLimitSnapshot:
-        """Return the state of this moment."""
-        ...
+_NORMAL = Priority.NORMAL
 
 
 class LocalLimiter:
@@ -87,36 +46,29 @@ class LocalLimiter:
     def __init__(
         self, limit: int = 40, period: float = 10.0, *, pacing: PacingMode = "auto", clock: Clock = SYSTEM_CLOCK
     ) -> None:
-        if not (_is_number(limit) and float(limit).is_integer() and limit >= 1):
+        if not _is_number(limit) or limit != limit // 1 or not 1 <= limit < math.inf:
             raise InvalidArgumentError(f"limit must be a whole number of requests, at least 1, not {limit!r}")
-        if not (_is_number(period) and math.isfinite(period) and period > 0):
+        if not (_is_number(period) and 0 < period < math.inf):
             raise InvalidArgumentError(f"period must be a positive, finite number of seconds, not {period!r}")
-        if pacing not in ("auto", "burst", "smooth"):
+        if pacing not in MODES:
             raise InvalidArgumentError(f"pacing must be 'auto', 'burst' or 'smooth', not {pacing!r}")
-        self._window = SlidingWindow(int(limit), float(period))
-        self._gate = CooldownGate()
-        self._pacing = pacing
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread = 0
         self._clock = clock
         self._monotonic = clock.monotonic
+        self._window = SlidingWindow(int(limit), float(period), self._make_permit)
+        self._slots, self._late, self._span = self._window.slots, self._window.late, self._window.span
+        self._gate = CooldownGate()
+        self._pacing = Pacing(pacing, int(limit), float(period))
+        self._queue = WaiterQueue(clock, self._on_wake)
+        # Whether the window alone decides: the gate is open, and requests are not spread.
+        self._plain = pacing != "smooth"
         # How many permits were given: the number of a permit is its place in the order of all grants.
         self._granted = 0
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._start_over()
+        self._refunded = 0
         _charge_after_fork(self)
 
-    def _start_over(self) -> None:
-        """Forget everything that belongs to an event loop."""
-        self._lanes = Lanes()
-        # Waiters that have not gone on yet, granted or not: while there are any, a newcomer queues behind them.
-        self._waiting = 0
-        self._timer: Timer | None = None
-        self._timer_at = math.inf
-        # Permits whose request headers were written, in that order, with the moment at which they lose their slot.
-        self._capped: dict[Permit, float] = {}
-        # Who may wait until when: (moment, tie-breaker, waiter, seconds allowed).
-        self._deadlines: list[tuple[float, int, asyncio.Future[None], float]] = []
-
-    async def acquire(self, priority: Priority = Priority.NORMAL, *, max_wait: float | None = None) -> Permit:
+    async def acquire(self, priority: Priority = _NORMAL, *, max_wait: float | None = None) -> Permit:
         """Wait for a slot, first come first served in the lane of `priority`.
 
         Raises:
@@ -124,26 +76,39 @@ class LocalLimiter:
             InvalidArgumentError: an unknown priority, or a `max_wait` that is negative or no number.
             ClientLoopError: the limiter belongs to another event loop that is still alive.
         """
-        loop = _get_running_loop()
-        slots = self._window.slots
-        if (
-            not self._waiting
-            and loop is not None
-            and loop is self._loop
-            and slots
-            and slots[0] <= self._monotonic()
-            and self._gate.until == _OPEN
-            and priority in _PRIORITIES
-        ):
-            slots.popleft()
-            return Permit(self, loop, priority)
-        waiter = self._enqueue(priority, max_wait, None)
+        # Each local variable here costs 8 bytes per waiter.
+        # The same as `_get_running_loop() is self._loop`, which asks the kernel for the process id on Python 3.11.
+        if get_ident() == self._thread and self._loop.is_running():  # type: ignore[union-attr] # bound with the thread
+            if (
+                self._plain
+                and self._slots
+                and not self._queue.waiting
+                and (priority is _NORMAL or priority in PRIORITIES)
+                and max_wait is None
+                and self._slots[0].free_at <= self._monotonic()
+            ):
+                # This is `SlidingWindow.take`, written out: a call would cost as much as all of it.
+                permit = self._slots.popleft()
+                if getrefcount(permit) > UNSHARED:
+                    permit = self._make_permit()
+                permit.free_at = HELD
+                permit._priority = priority
+                self._granted = permit._number = self._granted + 1
+                return permit
+        else:
+            self._bind()
+        waiter = self._join(priority, max_wait)
         try:
-            await waiter
+            permit = await waiter
         except BaseException:
-            self._abandon(waiter, priority)
+            self._leave(waiter, priority)
             raise
-        return await self._admit(priority, max_wait)
+        self._queue.waiting -= 1
+        permit._priority = priority
+        if self._plain or self._gate.passes(self._monotonic()):
+            return permit
+        permit.refund()  # the gate closed after the grant
+        return await self._requeue(permit, max_wait)
 
     def cool_down(self, seconds: float) -> None:
         """Grant nothing for `seconds` from now, after a 429; a cooldown is only ever extended.
@@ -151,107 +116,127 @@ class LocalLimiter:
         Raises:
             InvalidArgumentError: `seconds` is negative or not finite.
         """
-        if not (_is_number(seconds) and math.isfinite(seconds) and seconds >= 0):
+        if not (_is_number(seconds) and 0 <= seconds < math.inf):
             raise InvalidArgumentError(f"a cooldown must be a finite number of seconds from 0, not {seconds!r}")
         now = self._monotonic()
+        self._plain = False
         if self._gate.close(now + seconds):
             log.warning("the server refused a request: nothing is sent for %.1f s", seconds)
-        if self._waiting:
-            self._refuse_overdue(self._gate.until)
-            self._arm(now)
+            if self._pacing.refused(now, self._granted - self._refunded):
+                log.warning("our own count cannot explain that: requests are spread from now on")
+        if self._queue.waiting:
+            self._queue.refuse(self._gate.until, self._left)
+            self._wake_up(now)
 
     def snapshot(self) -> RateLimitSnapshot:
         """Return the state of this moment."""
         now = self._monotonic()
-        self._release_capped(now)
+        self._window.flush(now)
         used = self._window.used(now)
         return RateLimitSnapshot(
             limit=self._window.limit,
             period=self._window.period,
             used=used,
             available=self._window.limit - used,
-            waiting={priority: len(self._lanes.lanes[priority]) for priority in Priority},
+            waiting={priority: self._queue.lanes.lanes[priority].size for priority in Priority},
             cooldown=self._gate.remaining(now),
-            pacing="smooth" if self._pacing == "smooth" else "burst",
-            next_free_in=self._needed(now, self._lanes.ahead(Priority.NORMAL)),
+            pacing="smooth" if self._pacing.smooth(now) else "burst",
+            next_free_in=self._needed(now, self._queue.lanes.ahead(Priority.NORMAL)),
         )
 
     def __repr__(self) -> str:
-        return f"<LocalLimiter {self._window.limit} per {self._window.period:g} s, {self._waiting} waiting>"
+        return f"<LocalLimiter {self._window.limit} per {self._window.period:g} s, {self._queue.waiting} waiting>"
 
     def serves(self, loop: asyncio.AbstractEventLoop | None) -> bool:
         """Tell whether it may be used from `loop`: it is bound to that one, or to none that is alive."""
         return self._loop is None or self._loop is loop or self._loop.is_closed()
 
-    # Waiters
+    # Waiting
 
-    def _bind(self) -> asyncio.AbstractEventLoop:
+    def _join(self, priority: Priority, max_wait: float | None, number: int | None = None) -> "asyncio.Future[Permit]":
+        """Queue a waiter: a newcomer, or one who comes back with the number of its grant."""
+        queue = self._queue
+        loop = self._loop
+        assert loop is not None  # bound before
+        waiter: asyncio.Future[Permit] = loop.create_future()
+        if max_wait is None and number is None and queue.lanes.size and priority in PRIORITIES:
+            # Whoever is first in line has set the timer, or waits for those in flight.
+            queue.waiting += 1
+            queue.lanes.push(waiter, priority)
+            return waiter
+        if priority not in PRIORITIES:
+            raise InvalidArgumentError(f"priority must be a Priority, not {priority!r}")
+        now = self._monotonic()
+        self._window.flush(now)
+        if max_wait is not None:
+            if not (_is_number(max_wait) and max_wait >= 0):
+                raise InvalidArgumentError(f"max_wait must be a number of seconds from 0, not {max_wait!r}")
+            needed = self._needed(now, queue.lanes.ahead(priority) if number is None else 0)
+            if needed > max_wait:
+                raise RateLimitWaitError(needed, max_wait)
+            queue.allow_until(waiter, now + max_wait, max_wait)
+        queue.waiting += 1
+        queue.lanes.push(waiter, priority, number)
+        if queue.waiting == 1:
+            self._pump(now)
+        else:
+            # Those who were granted before have not gone on yet: this one must not overtake them.
+            loop.call_soon(self._on_wake)
+        return waiter
+
+    async def _requeue(self, permit: Permit, max_wait: float | None) -> Permit:
+        """Wait at the head of the permit's lane; its order among those who come back is that of the first grants."""
+        priority, number = permit._priority, permit._number
+        self._bind()
+        while True:
+            waiter = self._join(priority, max_wait, number)
+            try:
+                permit = await waiter
+            except BaseException:
+                self._leave(waiter, priority)
+                raise
+            self._queue.waiting -= 1
+            permit._priority, permit._number = priority, number
+            if self._gate.passes(self._monotonic()):
+                return permit
+            permit.refund()
+
+    def _bind(self) -> None:
+        """Bind to the running loop, in the place of one that is closed."""
         loop = asyncio.get_running_loop()
         if loop is not self._loop:
-            if self._loop is not None and not self._loop.is_closed():
+            if not self.serves(loop):
                 raise ClientLoopError(
                     "this limiter belongs to another event loop that is still alive; "
                     "use one limiter for each loop, or close the first loop"
                 )
-            # Requests in flight on the closed loop were cut off, and may still arrive.
-            self._window.charge_held(self._monotonic() + LOST_TAIL)
-            self._start_over()
+            self._queue.clear()
             self._loop = loop
-        return loop
+            # Requests in flight on the closed loop were cut off, and may still arrive.
+            self._window.renew(self._monotonic() + LOST_TAIL)
+        self._thread = get_ident()
 
-    def _enqueue(self, priority: Priority, max_wait: float | None, number: int | None) -> asyncio.Future[None]:
-        """Queue a waiter: a newcomer, or one who comes back with the number of its grant."""
-        loop = self._bind()
-        if priority not in _PRIORITIES:
-            raise InvalidArgumentError(f"priority must be a Priority, not {priority!r}")
-        now = self._monotonic()
-        self._release_capped(now)
-        waiter = loop.create_future()
-        if max_wait is not None:
-            if not (_is_number(max_wait) and max_wait >= 0):
-                raise InvalidArgumentError(f"max_wait must be a number of seconds from 0, not {max_wait!r}")
-            needed = self._needed(now, self._lanes.ahead(priority) if number is None else 0)
-            if needed > max_wait:
-                raise RateLimitWaitError(needed, max_wait)
-            heappush(self._deadlines, (now + max_wait, id(waiter), waiter, max_wait))
-        self._lanes.push(waiter, priority, number)
-        self._waiting += 1
-        self._pump(now)
-        return waiter
-
-    def _abandon(self, waiter: asyncio.Future[None], priority: Priority) -> None:
+    def _leave(self, waiter: "asyncio.Future[Permit]", priority: Priority) -> None:
         """Leave nothing behind of a waiter that was cancelled or refused, even after it had been granted."""
-        if self._loop is not _get_running_loop():
+        loop = self._loop
+        if loop is None or waiter.get_loop() is not loop or loop.is_closed():
             return
-        self._waiting -= 1
-        if waiter.cancelled() or waiter.exception() is not None:
-            self._lanes.lanes[priority].forget()
-        else:
-            self._window.refund()
-        self._pump(self._monotonic())
-
-    async def _admit(self, priority: Priority, max_wait: float | None) -> Permit:
-        """Give a waiter that was granted its permit, unless the gate closed before it went on."""
-        self._waiting -= 1
-        permit = Permit(self, asyncio.get_running_loop(), priority)
-        if self._gate.until == _OPEN:
-            return permit
-        permit.refund()
-        return await self._reacquire(permit, max_wait)
-
-    async def _reacquire(self, permit: Permit, max_wait: float | None) -> Permit:
-        waiter = self._enqueue(permit._priority, max_wait, permit._number)
-        try:
-            await waiter
-        except BaseException:
-            self._abandon(waiter, permit._priority)
-            raise
-        return await self._admit(permit._priority, max_wait)
+        permit = self._queue.leave(waiter, priority)
+        if permit is not None:
+            self._refunded += 1
+            self._window.refund(permit)
+        if loop.is_running():
+            self._pump(self._monotonic())
 
     def _needed(self, now: float, ahead: int) -> float:
         """Estimate the wait of someone with `ahead` others before it."""
-        start = max(now, self._gate.until)
-        return self._window.free_at(start, ahead) - now
+        at = self._window.free_at(max(now, self._gate.until), ahead)
+        return max(at, self._pacing.expected(now, ahead)) - now
+
+    def _left(self, deadline: float) -> float:
+        """Estimate how much longer than `deadline` whoever is refused now would have had to wait."""
+        now = self._monotonic()
+        return max(0.0, now + self._needed(now, 0) - deadline)
 
     # Granting
 
@@ -260,87 +245,87 @@ class LocalLimiter:
         if self._gate.open_if_due(now):
             log.info("the cooldown is over: requests are sent again")
         if self._gate.passes(now):
-            slots = self._window.slots
-            while slots and slots[0] <= now:
-                waiter = self._lanes.pop()
+            smooth = self._pacing.smooth(now)
+            self._plain = not smooth
+            lanes = self._queue.lanes
+            slots = self._slots
+            while slots and slots[0].free_at <= now and not (smooth and self._pacing.ready_at(now) > now):
+                waiter = lanes.pop()
                 if waiter is None:
                     break
-                slots.popleft()
-                waiter.set_result(None)
-        self._arm(now)
+                permit = self._window.take()
+                self._granted = permit._number = self._granted + 1
+                if smooth:
+                    self._pacing.granted(now)
+                waiter.set_result(permit)
+        self._wake_up(now)
 
-    def _arm(self, now: float) -> None:
-        """Set the one timer for the next moment at which something can be done, if anybody waits."""
-        at = self._next_event() if len(self._lanes) else math.inf
-        if self._timer is not None:
-            if self._timer_at <= at < math.inf:
-                return
-            self._timer.cancel()
-            self._timer = None
-        if at < math.inf:
-            self._timer_at = at
-            self._timer = self._clock.call_later(max(0.0, at - now) + _TIMER_SLACK, self._on_timer)
+    def _wake_up(self, now: float) -> None:
+        """Set the one timer for the next moment at which something can be done."""
+        # When every slot is in flight there is none: whoever settles one sets the timer.
+        at = max(self._window.next_free(), self._gate.until, self._pacing.ready_at(now))
+        self._queue.wake_at(at, now)
 
-    def _next_event(self) -> float:
-        """Return when the next slot comes free, or the next waiter has waited as long as it may."""
-        if self._window.slots:
-            at = max(self._window.slots[0], self._gate.until)
-        elif self._capped:
-            at = max(next(iter(self._capped.values())) + self._window.span, self._gate.until)
-        else:
-            at = math.inf  # every slot is in flight: whoever settles one sets the timer
-        return min(at, self._deadlines[0][0]) if self._deadlines else at
-
-    def _on_timer(self) -> None:
-        self._timer = None
+    def _on_wake(self) -> None:
         now = self._monotonic()
-        self._release_capped(now)
+        self._window.flush(now)
         self._pump(now)
-        self._refuse_overdue(now)
+        self._queue.refuse(now, self._left)
 
-    def _refuse_overdue(self, until: float) -> None:
-        """Refuse the waiters that may not wait until then."""
-        while self._deadlines and self._deadlines[0][0] <= until:
-            deadline, _, waiter, allowed = heappop(self._deadlines)
-            if not waiter.done():
-                needed = allowed + max(0.0, self._window.free_at(max(until, self._gate.until)) - deadline)
-                waiter.set_exception(RateLimitWaitError(needed, allowed))
+    # Settling permits (`PermitOwner`)
 
-    # Settling permits
+    def _make_permit(self) -> Permit:
+        # Slots of a limiter that is not bound yet are made anew when it binds, before any goes out.
+        return Permit(self, self._loop)  # type: ignore[arg-type] # see above
 
-    def _stamp(self, permit: Permit, tail: float) -> None:
+    def _stamp(self, permit: Permit) -> None:
+        if self._late or permit._loop is not self._loop:
+            return self._stamp_slowly(permit)
+        permit.free_at = free_at = self._monotonic() + self._span
+        self._slots.append(permit)
+        if self._queue.waiting and free_at < self._queue.timer_at:
+            self._wake_up(free_at - self._span)
+        return None
+
+    def _stamp_slowly(self, permit: Permit) -> None:
+        """Stamp a permit while others lie in wait for their stamps, or one whose loop is gone."""
         if permit._loop is not self._loop:
-            return  # charged when the next loop took over
+            permit.free_at = FREE  # charged when the next loop took over
+            return
         now = self._monotonic()
-        if self._capped:
-            self._release_capped(now)
-            self._capped.pop(permit, None)
-        self._window.stamp(now + tail)
-        if self._waiting and self._timer is None and not permit._loop.is_closed():
-            self._arm(now)
+        self._window.stamp(permit, now)
+        self._expect(now, now + self._span)
 
-    def _refund(self, permit: Permit) -> None:
-        self._capped.pop(permit, None)
-        self._window.refund()
-        if self._waiting:
-            self._pump(self._monotonic())
+    def _lose(self, permit: Permit) -> None:
+        now = self._monotonic()
+        self._window.lose(permit, now + LOST_TAIL)
+        self._expect(now, now + LOST_TAIL + self._span)
 
     def _cap(self, permit: Permit) -> None:
-        if permit not in self._capped:
-            now = self._monotonic()
-            self._capped[permit] = now + HOLD_CAP
-            if self._waiting and self._timer is None:
-                self._arm(now)
+        now = self._monotonic()
+        self._window.cap(permit, now + HOLD_CAP)
+        self._expect(now, now + HOLD_CAP + self._span)
 
-    def _release_capped(self, now: float) -> None:
-        """Free the slots of requests that were sent longer ago than the hold cap and are not answered yet."""
-        while self._capped:
-            permit, until = next(iter(self._capped.items()))
-            if until > now:
-                return
-            del self._capped[permit]
-            permit.cap()
-            self._window.stamp(until)
+    def _refund(self, permit: Permit) -> None:
+        self._refunded += 1
+        self._window.refund(permit)
+        if self._queue.waiting:
+            self._pump(self._monotonic())
+
+    def _drop(self, loop: asyncio.AbstractEventLoop) -> None:
+        with suppress(RuntimeError):  # a closed loop: charged when the next one takes over
+            loop.call_soon_threadsafe(self._charge_dropped, loop)
+
+    def _charge_dropped(self, loop: asyncio.AbstractEventLoop) -> None:
+        if loop is self._loop:
+            now = self._monotonic()
+            self._window.stamp(self._make_permit(), now)
+            self._expect(now, now + self._span)
+
+    def _expect(self, now: float, free_at: float) -> None:
+        """Take note that a slot comes free at `free_at`: whoever waits may have no timer, or a later one."""
+        if self._queue.lanes.size and free_at < self._queue.timer_at:
+            self._wake_up(now)
 
 
 def _is_number(value: object) -> bool:
@@ -360,5 +345,6 @@ def _charge_after_fork(limiter: LocalLimiter) -> None:
 def _charge_all() -> None:
     for limiter in list(_live_limiters):
         limiter._loop = None
-        limiter._start_over()
+        limiter._thread = 0
+        limiter._queue.clear()
         limiter._window.charge_all(limiter._monotonic())

@@ -1,78 +1,75 @@
-"""Permit: the right to send one request, and what is said of it afterwards."""
+"""Permit: the right to send one request, to be settled by saying what became of it."""
 
 import asyncio
-from asyncio import _get_running_loop
 from typing import Protocol
 
 from comfycontrol_async.errors import ClientLoopError, InvalidArgumentError
 from comfycontrol_async.limits._lanes import Priority
-from comfycontrol_async.limits._window import LOST_TAIL
+from comfycontrol_async.limits._window import FREE, HELD, LAPSED, Slot
 
 
 class PermitOwner(Protocol):
-    """What a permit needs of the limiter that gave it."""
+    """What a permit needs of the limiter that gave it; all but `_drop` run on the permit's own loop."""
 
-    _granted: int
+    def _stamp(self, permit: "Permit") -> None:
+        """Free the slot a period from now."""
 
-    def _stamp(self, permit: "Permit", tail: float) -> None:
-        """Free the permit's slot a period and `tail` from now."""
+    def _lose(self, permit: "Permit") -> None:
+        """Free the slot a period after the last moment at which the request can still arrive."""
 
     def _refund(self, permit: "Permit") -> None:
-        """Free the permit's slot now."""
+        """Free the slot now."""
 
     def _cap(self, permit: "Permit") -> None:
         """Limit from now for how long the permit holds its slot."""
 
-    async def _reacquire(self, permit: "Permit", max_wait: float | None) -> "Permit":
+    def _drop(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Charge the slot of a permit of `loop` that nobody holds any more; called from anywhere."""
+
+    async def _requeue(self, permit: "Permit", max_wait: float | None) -> "Permit":
         """Wait for another permit at the head of this one's lane."""
         ...
 
 
-# What became of a permit: its slot is in flight, was given back by the hold cap, or was settled by its holder.
-_HELD, _CAPPED, _SETTLED = 0, 1, 2
-
-
-class Permit:
+class Permit(Slot):
     """The right to send one request.
 
     Use it as a context manager, or call `arrived`, `lost` or `refund` once; leaving or dropping it without any of
-    them counts as arrived now. Settling it twice raises `InvalidArgumentError`, and on another event loop than its
-    own `ClientLoopError`; no slot is lost by either.
+    them counts as arrived now. Settling it twice raises `InvalidArgumentError`, and after its event loop has ended
+    `ClientLoopError`; no slot is lost by either.
     """
 
-    __slots__ = ("__weakref__", "_limiter", "_loop", "_number", "_priority", "_state")
+    __slots__ = ("_limiter", "_loop", "_number", "_priority")
 
-    def __init__(self, limiter: "PermitOwner", loop: asyncio.AbstractEventLoop, priority: Priority) -> None:
+    def __init__(self, limiter: PermitOwner, loop: asyncio.AbstractEventLoop) -> None:
+        self.free_at = FREE
         self._limiter = limiter
         self._loop = loop
-        self._priority = priority
-        limiter._granted = self._number = limiter._granted + 1
-        self._state = _HELD
+        self._priority = Priority.NORMAL
+        # Its place in the order of all grants.
+        self._number = 0
 
     def arrived(self) -> None:
         """Say that the response headers are here: the slot is free a period from now."""
-        if self._state or self._loop is not _get_running_loop():
-            return self._settle_oddly(0.0)
-        self._state = _SETTLED
-        return self._limiter._stamp(self, 0.0)
+        if self.free_at != HELD or not self._loop.is_running():
+            return self._settle_oddly()
+        return self._limiter._stamp(self)
 
     def lost(self) -> None:
         """Say that the request was sent and got no answer: it may still arrive, so a tail of 1 s is added."""
-        if self._state or self._loop is not _get_running_loop():
-            return self._settle_oddly(LOST_TAIL)
-        self._state = _SETTLED
-        return self._limiter._stamp(self, LOST_TAIL)
+        if self.free_at != HELD or not self._loop.is_running():
+            return self._settle_oddly()
+        return self._limiter._lose(self)
 
     def refund(self) -> None:
         """Say that the request certainly never left: the slot is free at once."""
-        if self._state or self._loop is not _get_running_loop():
-            return self._settle_oddly(0.0)
-        self._state = _SETTLED
+        if self.free_at != HELD or not self._loop.is_running():
+            return self._settle_oddly()
         return self._limiter._refund(self)
 
     def sent(self) -> None:
         """Say that the request headers were written: from now it holds the slot for 3 s at the most."""
-        if self._state == _HELD and self._loop is _get_running_loop():
+        if self.free_at == HELD and self._loop.is_running():
             self._limiter._cap(self)
 
     async def requeue(self, *, max_wait: float | None = None) -> "Permit":
@@ -83,35 +80,32 @@ class Permit:
         Raises:
             RateLimitWaitError: that would take longer than `max_wait` seconds.
         """
-        if self._state != _SETTLED:
+        if self.free_at in (HELD, LAPSED):
             self.arrived()
-        return await self._limiter._reacquire(self, max_wait)
+        return await self._limiter._requeue(self, max_wait)
 
     def __enter__(self) -> "Permit":
         return self
 
     def __exit__(self, *exc: object) -> None:
-        if self._state != _SETTLED:
+        if self.free_at in (HELD, LAPSED):
             self.arrived()
 
     def __del__(self) -> None:
-        if self._state == _HELD:
-            self._state = _SETTLED
-            self._limiter._stamp(self, 0.0)
+        # May run in any thread, and in the middle of anything the limiter does.
+        if self.free_at == HELD:
+            self._limiter._drop(self._loop)
 
     def __repr__(self) -> str:
-        return f"<Permit {('held', 'capped', 'settled')[self._state]}>"
+        return f"<Permit {({HELD: 'held', LAPSED: 'lapsed'}).get(self.free_at, 'settled')}>"
 
-    def cap(self) -> None:
-        """Take note that the hold cap gave the slot back."""
-        self._state = _CAPPED
-
-    def _settle_oddly(self, tail: float) -> None:
+    def _settle_oddly(self) -> None:
         """Settle a permit whose slot the hold cap took back, or say what is wrong with settling it here and now."""
-        if self._state == _SETTLED:
+        held, lapsed = self.free_at == HELD, self.free_at == LAPSED
+        if not (held or lapsed):
             raise InvalidArgumentError("this permit was settled already; acquire one permit for each request")
-        held, self._state = self._state == _HELD, _SETTLED
+        self.free_at = FREE
         if held:
-            self._limiter._stamp(self, tail)
-        if self._loop is not _get_running_loop():
-            raise ClientLoopError("this permit belongs to another event loop; its slot was charged")
+            self._limiter._drop(self._loop)
+        if not self._loop.is_running():
+            raise ClientLoopError("the event loop of this permit is not running any more; its slot is charged")

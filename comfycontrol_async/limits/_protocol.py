@@ -1,0 +1,42 @@
+"""Limiter: what the client asks of a rate limiter."""
+
+from typing import Protocol
+
+import attrs
+
+from comfycontrol_async.limits._lanes import Priority
+from comfycontrol_async.limits._permit import Permit
+
+
+@attrs.frozen(kw_only=True)
+class RateLimitSnapshot:
+    """The state of a limiter at one moment; durations in seconds.
+
+    `used` + `available` = `limit`; `waiting` counts the waiters of each lane; `cooldown` is the time until the gate
+    opens, 0.0 when it is open; `pacing` is the way in force now, "burst" or "smooth"; `next_free_in` is the estimated
+    wait of a newcomer in the NORMAL lane, 0.0 when it would not wait.
+    """
+
+    limit: int
+    period: float
+    used: int
+    available: int
+    waiting: dict[Priority, int]
+    cooldown: float
+    pacing: str
+    next_free_in: float
+
+
+class Limiter(Protocol):
+    """What the client asks of a rate limiter; one instance may serve many clients of one event loop."""
+
+    async def acquire(self, priority: Priority = Priority.NORMAL, *, max_wait: float | None = None) -> Permit:
+        """Wait for a slot; refuse with `RateLimitWaitError` when that would take longer than `max_wait` seconds."""
+        ...
+
+    def cool_down(self, seconds: float) -> None:
+        """Grant nothing for `seconds` from now, after a 429; a cooldown is only ever extended."""
+
+    def snapshot(self) -> RateLimitSnapshot:
+        """Return the state of this moment."""
+        ...

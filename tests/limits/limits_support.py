@@ -1,0 +1,78 @@
+"""What the tests of the limiters share."""
+
+import asyncio
+from collections.abc import Coroutine
+from contextlib import suppress
+from typing import Any, TypeVar
+
+from comfycontrol_async.limits import LocalLimiter, Permit, Priority
+from comfycontrol_async.testing import FakeClock
+
+T = TypeVar("T")
+
+
+def step(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine that must not suspend."""
+    try:
+        coroutine.send(None)
+    except StopIteration as stop:
+        result: T = stop.value
+        return result
+    coroutine.close()
+    raise AssertionError("it suspended")
+
+
+async def turns(count: int = 10) -> None:
+    """Let the event loop run everything that is ready."""
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+class Crowd:
+    """Tasks that acquire, note when and in which order they got a permit, and say at once that it arrived."""
+
+    def __init__(self, limiter: LocalLimiter, clock: FakeClock, *, settle: bool = True) -> None:
+        self.limiter = limiter
+        self.clock = clock
+        self.settle = settle
+        self.order: list[Any] = []
+        self.times: list[float] = []
+        self.permits: list[Permit] = []
+        self.tasks: list[asyncio.Task[None]] = []
+
+    async def come(self, name: Any, priority: Priority = Priority.NORMAL, max_wait: float | None = None) -> None:
+        """Wait for one permit."""
+        permit = await self.limiter.acquire(priority, max_wait=max_wait)
+        self.order.append(name)
+        self.times.append(self.clock.monotonic())
+        if self.settle:
+            permit.arrived()
+        else:
+            self.permits.append(permit)
+
+    def send(
+        self, name: Any, priority: Priority = Priority.NORMAL, max_wait: float | None = None
+    ) -> "asyncio.Task[None]":
+        """Start a task that waits for one permit."""
+        task = asyncio.create_task(self.come(name, priority, max_wait))
+        self.tasks.append(task)
+        return task
+
+    async def end(self) -> None:
+        """Cancel whoever still waits."""
+        for task in self.tasks:
+            task.cancel()
+        for task in self.tasks:
+            with suppress(asyncio.CancelledError):
+                await task
+
+
+def most_in_any_period(stamps: list[float], period: float) -> int:
+    """Return the most of the stamps that lie in any half-open period."""
+    stamps = sorted(stamps)
+    most = first = 0
+    for index, stamp in enumerate(stamps):
+        while stamp - stamps[first] >= period:
+            first += 1
+        most = max(most, index - first + 1)
+    return most
