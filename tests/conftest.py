@@ -46,8 +46,9 @@ settings.load_profile("tests")
 
 
 @pytest.fixture(autouse=True)
-def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep the settings of the machine out of the tests."""
+def _no_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Keep the settings of the machine out of the tests, and what they leave behind off the machine."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
     for name in ("COMFYCONTROL_API_TOKEN", "COMFYCONTROL_BASE_URL"):
         monkeypatch.delenv(name, raising=False)
     for scheme in ("http", "https", "no"):

@@ -1,0 +1,396 @@
+"""FileLimiter: one budget for every process of a machine, and files that are not to be trusted.
+
+Limiters with one path stand for processes here: each opens the file for itself, and knows nothing of the others.
+"""
+
+import asyncio
+import fcntl
+import logging
+import os
+import random
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from comfycontrol_async.errors import RateLimitWaitError
+from comfycontrol_async.limits import Permit, _slot_file
+from comfycontrol_async.limits.file import FileLimiter
+from comfycontrol_async.testing import FakeClock
+from limits.limits_support import most_in_any_period, turns
+
+LIMIT, PERIOD = 8, 10.0
+LEASE = 3.25
+GUARD = 0.002
+
+
+# Long simulations: what may differ between event loops is in the conformance table.
+on_one_loop = pytest.mark.asyncio(loop_factories=["asyncio"])
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    """Fire timers in time."""
+    return FakeClock()
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Name a file in a directory that is not there yet."""
+    return tmp_path / "new" / "slots"
+
+
+def die(limiter: FileLimiter) -> None:
+    """Let the process behind a limiter be killed: its timers never fire again."""
+    for timer in (limiter._lease_timer, limiter._queue._timer):
+        if timer is not None:
+            timer.cancel()
+
+
+class Process:
+    """Tasks that want requests without end, through a limiter of their own."""
+
+    def __init__(self, path: Path, clock: FakeClock, width: int, round_trip: Callable[[], float]) -> None:
+        self.limiter = FileLimiter(path, limit=LIMIT, period=PERIOD, clock=clock)
+        self.clock = clock
+        self.round_trip = round_trip
+        self.sent: list[float] = []
+        self.tasks = [asyncio.create_task(self._want()) for _ in range(width)]
+
+    async def _want(self) -> None:
+        while True:
+            permit = await self.limiter.acquire()
+            permit.sent()
+            await self.clock.sleep(self.round_trip() / 2)
+            self.sent.append(self.clock.monotonic())
+            await self.clock.sleep(self.round_trip() / 2)
+            permit.arrived()
+
+    async def end(self) -> None:
+        """Cancel the tasks."""
+        for task in self.tasks:
+            task.cancel()
+        for result in await asyncio.gather(*self.tasks, return_exceptions=True):
+            assert isinstance(result, asyncio.CancelledError)
+
+
+# Sharing
+
+
+@on_one_loop
+@pytest.mark.parametrize("seed", range(2))
+async def test_shared_budget(path: Path, clock: FakeClock, seed: int) -> None:
+    """Several saturated processes keep the limit together, use all of it, and get the same, whoever came first."""
+    chance = random.Random(seed)
+    processes = []
+    for width in (16, 3, 16, 6):
+        processes.append(Process(path, clock, width, lambda: chance.uniform(0.02, 0.4)))
+        await clock.advance(chance.choice([0.0, 0.1]))
+    await clock.advance(60.0)
+    sent = [moment for process in processes for moment in process.sent]
+    assert most_in_any_period(sent, PERIOD) <= LIMIT
+    assert len(sent) >= 0.95 * LIMIT * 60 / (PERIOD + 0.21)
+    counts = [len(process.sent) for process in processes]
+    assert sum(counts) ** 2 / (len(counts) * sum(count**2 for count in counts)) >= 0.95
+    for process in processes:
+        await process.end()
+
+
+@on_one_loop
+async def test_modest_process_gets_what_it_wants(path: Path, clock: FakeClock) -> None:
+    """A process that wants less than its share does not wait behind those that want all."""
+    greedy = [Process(path, clock, 6, lambda: 0.1) for _ in range(3)]
+    await clock.advance(15.0)
+    waits = []
+    modest = FileLimiter(path, limit=LIMIT, period=PERIOD, clock=clock)
+
+    async def now_and_then() -> None:
+        for _ in range(3):
+            asked = clock.monotonic()
+            permit = await modest.acquire()
+            waits.append(clock.monotonic() - asked)
+            permit.arrived()
+            await clock.sleep(8.0)
+
+    task = asyncio.create_task(now_and_then())
+    await clock.advance(60.0)
+    await task
+    assert max(waits) <= PERIOD + 0.2
+    for process in greedy:
+        await process.end()
+
+
+@on_one_loop
+async def test_no_herd(path: Path, clock: FakeClock) -> None:
+    """A process that waits sleeps until it is its turn: all of them together wake about once for each slot."""
+    processes = [Process(path, clock, 4, lambda: 0.1) for _ in range(8)]
+    await clock.advance(5.0)
+    before = sum(len(process.sent) for process in processes)
+    woken = 0
+
+    def count(wake: Callable[[], None]) -> Callable[[], None]:
+        def counted() -> None:
+            nonlocal woken
+            woken += 1
+            wake()
+
+        return counted
+
+    for process in processes:
+        process.limiter._queue._wake = count(process.limiter._on_wake)
+    await clock.advance(30.0)
+    granted = sum(len(process.sent) for process in processes) - before
+    assert granted >= 3 * LIMIT - 1
+    assert woken <= 3 * granted
+    for process in processes:
+        await process.end()
+
+
+@on_one_loop
+async def test_dead_rival_delays_nobody(path: Path, clock: FakeClock) -> None:
+    """The turn of a process that was killed while it waited goes to the next after a moment."""
+    dead = Process(path, clock, 20, lambda: 0.1)
+    await clock.advance(0.2)
+    alive = Process(path, clock, 20, lambda: 0.1)
+    await clock.advance(0.2)
+    die(dead.limiter)
+    for task in dead.tasks:
+        task.cancel()
+    dead.limiter._queue.clear()
+    began = clock.monotonic()
+    await clock.advance(30.0)
+    sent = [moment for moment in alive.sent if moment > began]
+    assert len(sent) >= 2 * LIMIT
+    assert sent[LIMIT - 1] - began <= PERIOD + 1.0
+    await alive.end()
+
+
+async def test_cooldown_reaches_sleepers(path: Path, clock: FakeClock) -> None:
+    """A 429 that one process got holds all of them, though they slept when it came."""
+    processes = [Process(path, clock, 10, lambda: 0.1) for _ in range(3)]
+    await clock.advance(25.0)
+    processes[0].limiter.cool_down(30.0)
+    closed = clock.monotonic()
+    await clock.advance(40.0)
+    sent = sorted(moment for process in processes for moment in process.sent if moment > closed + 0.1)
+    assert sent
+    assert min(sent) >= closed + 30.0
+    assert most_in_any_period(sent, PERIOD) <= LIMIT
+    newcomer = FileLimiter(path, limit=LIMIT, period=PERIOD, clock=clock)
+    newcomer.cool_down(5.0)
+    assert newcomer.snapshot().cooldown == 5.0
+    with pytest.raises(RateLimitWaitError):
+        await processes[1].limiter.acquire(max_wait=3.0)
+    for process in processes:
+        await process.end()
+
+
+async def test_waiter_refused_by_anothers_cooldown(path: Path, clock: FakeClock) -> None:
+    """A waiter whose patience ends within a cooldown that another process began is refused at its deadline."""
+    first, second = (FileLimiter(path, limit=1, period=PERIOD, clock=clock) for _ in range(2))
+    (await first.acquire()).arrived()
+    task = asyncio.create_task(second.acquire(max_wait=12.0))
+    await turns()
+    first.cool_down(60.0)
+    await clock.advance(12.1)
+    with pytest.raises(RateLimitWaitError) as caught:
+        await task
+    assert caught.value.needed == pytest.approx(60.0, abs=0.1)
+
+
+@on_one_loop
+async def test_smooth_together(path: Path, clock: FakeClock, caplog: pytest.LogCaptureFixture) -> None:
+    """A 429 that the common count cannot explain makes all processes go one by one."""
+    processes = [Process(path, clock, 20, lambda: 0.01) for _ in range(2)]
+    await clock.advance(15.0)
+    with caplog.at_level(logging.WARNING):
+        processes[0].limiter.cool_down(PERIOD)
+    assert "spread from now on" in caplog.text
+    closed = clock.monotonic()
+    await clock.advance(40.0)
+    assert processes[1].limiter.snapshot().pacing == "smooth"
+    sent = sorted(moment for process in processes for moment in process.sent if moment > closed + 1.0)
+    assert min(later - earlier for earlier, later in pairwise(sent)) > PERIOD / LIMIT
+    assert len(sent) >= 0.9 * (LIMIT - 2) * 3
+    counts = [sum(moment > closed + 1.0 for moment in process.sent) for process in processes]
+    assert max(counts) - min(counts) <= 2
+    for process in processes:
+        await process.end()
+
+
+async def test_second_program_knows_the_first(path: Path, clock: FakeClock) -> None:
+    """A program that starts right after another knows what that has spent."""
+    first = FileLimiter(path, limit=LIMIT, period=PERIOD, clock=clock)
+    for _ in range(LIMIT - 1):
+        (await first.acquire()).arrived()
+    second = FileLimiter(path, limit=LIMIT, period=PERIOD, clock=clock)
+    assert second.snapshot().used == LIMIT - 1
+    (await second.acquire()).arrived()
+    assert second.snapshot().next_free_in == pytest.approx(PERIOD + GUARD)
+
+
+# Whoever dies or stands still
+
+
+async def test_killed_with_slots_in_flight(path: Path, clock: FakeClock) -> None:
+    """The slots of a process that was killed come back by themselves: a lease and a period after they were taken."""
+    dead = FileLimiter(path, limit=LIMIT, period=PERIOD, clock=clock)
+    held = [await dead.acquire() for _ in range(LIMIT)]
+    for permit in held[:4]:
+        permit.sent()
+    die(dead)
+    alive = FileLimiter(path, limit=LIMIT, period=PERIOD, clock=clock)
+    began = clock.monotonic()
+    came: list[float] = []
+
+    async def want() -> None:
+        (await alive.acquire()).arrived()
+        came.append(clock.monotonic() - began)
+
+    tasks = [asyncio.create_task(want()) for _ in range(LIMIT)]
+    await clock.advance(3.0 + PERIOD)
+    assert came == []
+    await clock.advance(0.3)
+    assert len(came) == LIMIT
+    await asyncio.gather(*tasks)
+    dead._held.clear()
+
+
+async def test_lease_is_extended_while_it_is_needed(path: Path, clock: FakeClock) -> None:
+    """A permit that waits for its connection keeps its slot; nobody else gets it."""
+    first, second = (FileLimiter(path, limit=1, period=PERIOD, clock=clock) for _ in range(2))
+    permit = await first.acquire()
+    task = asyncio.create_task(second.acquire())
+    await clock.advance(60.0)
+    assert not task.done()
+    permit.arrived()
+    await clock.advance(PERIOD + 3.0)
+    assert task.done()
+    (await task).arrived()
+
+
+async def test_answer_after_a_standstill(path: Path, clock: FakeClock) -> None:
+    """A process that stood still for so long that its slots went to others charges what it finds out too late."""
+    slow, other = (FileLimiter(path, limit=2, period=PERIOD, clock=clock) for _ in range(2))
+    held = [await slow.acquire() for _ in range(2)]
+    die(slow)
+    await clock.advance(LEASE + 1.0)
+    held[0].arrived()  # still its own: nobody had taken the slot
+    assert other.snapshot().next_free_in == pytest.approx(PERIOD + GUARD - 1.0, abs=0.01)
+    await clock.advance(PERIOD - 0.9)
+    permit = await other.acquire()
+    slow._extend_leases()  # another has it
+    slow._extend_leases()
+    assert other.snapshot().used == 2
+    held[1].arrived()
+    assert permit.free_at == float("inf")
+    permit.arrived()
+    assert other.snapshot().used == 2
+
+
+async def test_lock_of_a_stopped_process(path: Path, clock: FakeClock, caplog: pytest.LogCaptureFixture) -> None:
+    """While a process that was stopped has the lock, the others wait without blocking for long, then go on."""
+    limiter = FileLimiter(path, limit=2, period=PERIOD, clock=clock)
+    (await limiter.acquire()).arrived()
+    stopped = os.open(path, os.O_RDWR)
+    fcntl.flock(stopped, fcntl.LOCK_EX)
+    task = asyncio.create_task(limiter.acquire())
+    await clock.advance(0.2)
+    assert not task.done()
+    newcomer = FileLimiter(path, limit=2, period=PERIOD, clock=clock)
+    second = asyncio.create_task(newcomer.acquire())
+    await clock.advance(0.1)
+    assert newcomer.snapshot().used == 2
+    limiter.cool_down(1.0)
+    assert limiter.snapshot().cooldown == 1.0
+    fcntl.flock(stopped, fcntl.LOCK_UN)
+    os.close(stopped)
+    await clock.advance(0.5)
+    assert not task.done()  # the cooldown
+    await clock.advance(1.0)
+    assert task.done() != second.done()
+    await clock.advance(PERIOD + 5.0)
+    for done in (task, second):
+        (await done).arrived()
+
+
+@on_one_loop
+async def test_many_members(path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More processes than there are records wait in vain for a turn, but get what is left over; records are reused."""
+    monkeypatch.setattr(_slot_file, "MEMBERS", 2)
+    processes = [Process(path, clock, 2, lambda: 0.1) for _ in range(4)]
+    await clock.advance(60.0)
+    assert all(process.sent for process in processes)
+    sent = [moment for process in processes for moment in process.sent]
+    assert most_in_any_period(sent, PERIOD) <= LIMIT
+    for process in processes:
+        await process.end()
+    await clock.advance(30.0)
+    again = Process(path, clock, 20, lambda: 0.1)
+    await clock.advance(1.0)
+    assert again.limiter._record is not None
+    await again.end()
+
+
+# Loops and processes
+
+
+def test_second_run(path: Path, clock: FakeClock) -> None:
+    """A second `asyncio.run` knows what the first has spent, and charges what was in flight and may still arrive."""
+    limiter = FileLimiter(path, limit=4, period=PERIOD, clock=clock)
+
+    async def first() -> list[Permit]:
+        (await limiter.acquire()).arrived()
+        return [await limiter.acquire() for _ in range(2)]
+
+    async def second() -> None:
+        (await limiter.acquire()).arrived()
+        assert limiter.snapshot().used == 4
+        assert not limiter._held
+        await clock.advance(PERIOD + 0.1)
+        assert limiter.snapshot().used == 2
+        await clock.advance(1.0)
+        assert limiter.snapshot().used == 0
+
+    held = asyncio.run(first())
+    asyncio.run(second())
+    assert len(held) == 2
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_fork(path: Path, clock: FakeClock) -> None:
+    """A forked child shares the budget, opens the file for itself, and leaves the parent's permits alone."""
+    limiter = FileLimiter(path, limit=4, period=PERIOD, clock=clock)
+
+    async def parent() -> int:
+        permit = await limiter.acquire()
+        child = os.fork()
+        if child == 0:
+            del permit
+            os._exit(_child(limiter))
+        status = _status(child)
+        assert limiter.snapshot().used == 3
+        permit.refund()
+        assert limiter.snapshot().used == 2
+        return status
+
+    assert asyncio.run(parent()) == 0
+
+
+def _status(child: int) -> int:
+    return os.waitpid(child, 0)[1]
+
+
+def _child(limiter: FileLimiter) -> int:
+    async def use() -> int:
+        for _ in range(2):
+            (await limiter.acquire()).arrived()
+        return limiter.snapshot().used
+
+    asyncio._set_running_loop(None)
+    try:
+        return 0 if asyncio.run(use()) == 3 else 1
+    except BaseException:
+        return 2
