@@ -151,6 +151,6 @@ class TestUndecided:
             await asyncio.sleep(pause)
             submitting.cancel()
             await asyncio.wait([submitting])
-            # The server's own handler of a kept-alive connection stays; anything else may take another turn of the loop.
+            # The server's handler of a kept-alive connection stays; anything else may take another turn of the loop.
             await eventually(lambda: all("RequestHandler" in repr(task) for task in own_tasks() - before))
             assert sum(comfy.limiter.snapshot().waiting.values()) == 0
