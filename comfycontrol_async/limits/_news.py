@@ -51,5 +51,4 @@ class News:
 
     def _on_timer(self) -> None:
         self.stop()
-        if self:
-            self._tell()
+        self._tell()

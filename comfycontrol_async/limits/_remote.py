@@ -199,7 +199,7 @@ class RemoteLimiter(JointLimiter):
     async def _ask_once(self) -> None:
         """Send one question and act on the answer."""
         want = self._queue.lanes.size
-        if not (want or self._news):
+        if not (want or self._news or self._share is not None):
             return
         sent_at = self._monotonic()
         told, cooldown = self._news.take()
@@ -290,7 +290,7 @@ class RemoteLimiter(JointLimiter):
 
     def _on_gone(self, gone: ServerGoneError) -> None:
         now = self._monotonic()
-        first, self._failed_at = self._failed_at is None, now
+        first, self._failed_at = self._stale(now), now
         if first:
             log.warning("Redis cannot be used (%s): %s", gone, _CONSEQUENCE[self._policy])
         self._ask_at = now + self._every
@@ -300,19 +300,24 @@ class RemoteLimiter(JointLimiter):
             error.__cause__ = gone.__cause__
             self._refuse_all(error)
             return
-        if self._policy == "local" and first:
-            # Whatever all processes sent until now counts, and what we have under way may be the last of it.
-            tail = HOLD_CAP if self._held else LOST_TAIL
-            self._share = LocalShare(self._share_limit, now + tail + self._span)
         wake = self._ask_at
-        if self._share is not None:
+        if self._policy == "local":
+            if first or self._share is None:
+                # Whatever all processes sent until now counts, and what we have under way may be the last of it.
+                tail = HOLD_CAP if self._held else LOST_TAIL
+                self._share = LocalShare(self._share_limit, now + tail + self._span)
             wake = min(wake, self._hand_out_locally(self._share, now))
+            # Whether anybody waits or not: others may use all of the budget as soon as the server is back.
+            self._news.tell_at(self._ask_at, now)
         self._queue.wake_at(wake, now)
+
+    def _stale(self, now: float) -> bool:
+        """Tell whether the server was not tried for so long that it may have been back meanwhile."""
+        return self._failed_at is None or now > self._failed_at + 2 * self._every + self._server.timeout
 
     def _hand_out_locally(self, share: LocalShare, now: float) -> float:
         """Grant from our share, and return when the next grant is possible."""
-        # After a pause the server may be back, and others may use all of its budget.
-        if self._failed_at is None or now > self._failed_at + 2 * self._every + self._server.timeout:
+        if self._stale(now):
             return math.inf
         if not self._gate.passes(now):
             return self._gate.until

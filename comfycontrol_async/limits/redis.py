@@ -63,7 +63,8 @@ class RedisLimiter:
         on_unavailable: what to do while Redis is gone: "local" goes on with a share of the budget, `limit` /
             `assumed_processes`; "wait" waits for it; "raise" raises `ConnectionFailedError`. Either way it is used
             again when it is back, and what may have been sent meanwhile is charged.
-        assumed_processes: how many processes share the budget at the most, for "local".
+        assumed_processes: how many processes share the budget at the most, for "local". When they are more than
+            `limit` there is no share to go on with, and "local" means "wait".
         timeout: seconds within which Redis must answer.
         pacing: how grants are spread, see FileLimiter.
         clock: where time comes from.
@@ -101,7 +102,9 @@ class RedisLimiter:
             raise InvalidArgumentError(f"assumed_processes must be a number from 1, not {assumed_processes!r}")
         if not (is_number(timeout) and 0 < timeout < math.inf):
             raise InvalidArgumentError(f"timeout must be a positive, finite number of seconds, not {timeout!r}")
-        share = max(1, int(rule.limit // assumed_processes))
+        share = int(rule.limit // assumed_processes)
+        if on_unavailable == "local" and not share:
+            on_unavailable = "wait"
         self._limiter = RemoteLimiter(rule, clock, _Server(url_or_client, key, timeout), on_unavailable, share)
 
     async def acquire(self, priority: Priority = Priority.NORMAL, *, max_wait: float | None = None) -> Permit:

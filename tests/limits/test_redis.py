@@ -407,6 +407,29 @@ async def test_local_share_obeys_the_gate(own_server: RedisServer) -> None:
         assert second.snapshot().cooldown == 0.0
 
 
+@pytest.mark.slow
+@on_one_loop
+async def test_idle_process_notices_that_the_server_is_back(own_server: RedisServer) -> None:
+    """A process that goes on with its share looks for the server though nobody waits: others use all of the budget."""
+    async with connected(own_server, "key", on_unavailable="local") as (limiter,):
+        (await limiter.acquire()).arrived()
+        own_server.kill()
+        waiter = asyncio.create_task(limiter.acquire())
+        await eventually(lambda: limiter.snapshot().limit == LIMIT // 4)
+        (await waiter).arrived()
+        own_server.start()
+        await eventually(lambda: limiter.snapshot().limit == LIMIT)
+
+
+@on_one_loop
+async def test_no_share_to_go_on_with() -> None:
+    """More processes than slots: whoever went on alone would break the limit."""
+    limiter = RedisLimiter("redis://127.0.0.1:1", limit=3, period=0.1, assumed_processes=4)
+    with pytest.raises(RateLimitWaitError):
+        await limiter.acquire(max_wait=2.0)
+    await limiter.aclose()
+
+
 # Bad input
 
 
