@@ -82,7 +82,7 @@ async def test_real_limit(law: Law, loss: float) -> None:
 
 async def test_nothing_is_lost_when_the_budget_was_used_by_others() -> None:
     """An outside client uses up the budget; 200 requests wanted at once all succeed after the cooldown, in order."""
-    async with LocalServer(speed=20.0, latency=0.5, refusal="html") as server, client_of(server) as comfy:
+    async with LocalServer(speed=8.0, latency=0.5, refusal="html") as server, client_of(server) as comfy:
         done: list[int] = []
 
         async def request(index: int) -> None:
