@@ -18,6 +18,7 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from comfycontrol_async._clock import SYSTEM_CLOCK
+from comfycontrol_async._closing import close_with_loop
 from comfycontrol_async._config import Timeouts, environment_proxy
 from comfycontrol_async._multipart import Form
 from comfycontrol_async._request import Answer, Request, Response
@@ -202,7 +203,7 @@ class Transport:
             trace_configs=list(trace_configs),
             request_class=_Request,
         )
-        self._opened.append((session, _closer(session)))
+        self._opened.append((session, close_with_loop(session)))
         return session
 
     def _abandon(self) -> None:
@@ -322,19 +323,6 @@ class Transport:
             yield Stream(answer.status, answer.headers, "GET", target.path, answer)
         finally:
             answer.close()
-
-
-def _closer(session: aiohttp.ClientSession) -> AsyncGenerator[None, None]:
-    """Return a generator whose `aclose` closes the session; `asyncio.run` calls that too, before it closes its loop."""
-
-    async def wait() -> AsyncGenerator[None, None]:
-        async with session:
-            yield
-
-    closer = wait()
-    with suppress(StopIteration):
-        closer.asend(None).send(None)  # up to its `yield`, which needs no waiting
-    return closer
 
 
 @asynccontextmanager

@@ -188,8 +188,8 @@ class FakeLimiter:
         self.waiting = dict.fromkeys(Priority, 0)
 
     async def acquire(self, priority: Priority = Priority.NORMAL, *, max_wait: float | None = None) -> Permit:
-        """Nobody asks: requests end in the fake service."""
-        raise NotImplementedError
+        """Fail: requests end in the fake service, so nobody may ask."""
+        raise AssertionError("a request went to the limiter")
 
     def cool_down(self, seconds: float) -> None:
         """Nobody is refused."""

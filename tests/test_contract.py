@@ -25,14 +25,14 @@ ROOT = Path(comfycontrol_async.__file__).parent
 # `testing` are one place each: what they import of each other inside is theirs.
 LAYERS = (
     # plain values and arithmetic
-    "errors _clock _file _sse models._enums models.page",
+    "errors _clock _closing _file _sse models._enums models.page",
     "_config _multipart _placeholders _journal models.runner models.user models.workflow",
     "graph _request",
     "models.template _retry",
     "models",
     # the limit, from the arithmetic of slots to the limiters
     "limits._gate limits._lanes limits._local_share limits._machine limits._pacing limits._turns limits._window",
-    "limits._file_lock limits._news limits._permit limits._rule",
+    "limits._file_lock limits._fork limits._news limits._permit limits._rule",
     "limits._grant limits._protocol limits._queue limits._slot_file limits._view",
     "limits._joint limits._limiter",
     "limits._question",

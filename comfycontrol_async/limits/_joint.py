@@ -15,8 +15,6 @@ import asyncio
 import copy
 import logging
 import math
-import os
-import weakref
 from abc import ABC, abstractmethod
 from asyncio import _get_running_loop
 from collections.abc import Sequence
@@ -24,12 +22,13 @@ from threading import get_ident
 
 from comfycontrol_async._clock import Clock, Timer
 from comfycontrol_async.errors import ClientLoopError, ComfyControlError, InvalidArgumentError, RateLimitWaitError
+from comfycontrol_async.limits._fork import watch_forks
 from comfycontrol_async.limits._gate import CooldownGate
 from comfycontrol_async.limits._grant import Grant
 from comfycontrol_async.limits._lanes import PRIORITIES, Priority
 from comfycontrol_async.limits._permit import Permit
 from comfycontrol_async.limits._protocol import RateLimitSnapshot
-from comfycontrol_async.limits._queue import WaiterQueue
+from comfycontrol_async.limits._queue import WaiterQueue, waits_on
 from comfycontrol_async.limits._rule import Rule, is_number
 from comfycontrol_async.limits._view import View
 from comfycontrol_async.limits._window import HELD, HOLD_CAP, LOST_TAIL
@@ -62,7 +61,7 @@ class JointLimiter(ABC):
         self._held: set[Grant] = set()
         self._lease_timer: Timer | None = None
         self._granted = 0
-        _watch_forks(self)
+        watch_forks(self)
 
     async def acquire(self, priority: Priority = Priority.NORMAL, *, max_wait: float | None = None) -> Permit:
         """Wait for a slot, first come first served in the lane of `priority`.
@@ -152,7 +151,7 @@ class JointLimiter(ABC):
         """Look at the slots."""
 
     @abstractmethod
-    def _after_fork(self) -> None:
+    def _let_go(self) -> None:
         """Let go, in a forked child, of what belongs to the parent."""
 
     def _passes(self, now: float) -> bool:
@@ -248,12 +247,14 @@ class JointLimiter(ABC):
 
     def _leave(self, waiter: "asyncio.Future[Permit]", priority: Priority) -> None:
         """Leave nothing behind of a waiter that was cancelled or refused, even after it had been granted."""
-        if self._loop is not _get_running_loop():
+        loop = self._loop
+        if loop is None or not waits_on(waiter, loop):
             return
         permit = self._queue.leave(waiter, priority)
-        if permit is not None:
-            permit.refund()
-        self._pump(self._monotonic())
+        if loop.is_running():  # else the permit is dropped, and counts as arrived
+            if permit is not None:
+                permit.refund()
+            self._pump(self._monotonic())
 
     def _refuse_all(self, error: ComfyControlError) -> None:
         """Give every waiter an error of its own, as nothing can be granted."""
@@ -340,25 +341,11 @@ class JointLimiter(ABC):
         if loop is self._loop:
             self._arrive_grant(grant)
 
-    def _forget(self) -> None:
+    def _after_fork(self) -> None:
         """Start anew in a forked child: the slots go on being the parent's, and the permits are."""
         self._loop = None
         self._thread = 0
         self._queue.clear()
         self._held.clear()
         self._lease_timer = None
-        self._after_fork()
-
-
-_live_limiters: "weakref.WeakSet[JointLimiter]" = weakref.WeakSet()
-
-
-def _watch_forks(limiter: JointLimiter) -> None:
-    if not _live_limiters and hasattr(os, "register_at_fork"):
-        os.register_at_fork(after_in_child=_forget_all)
-    _live_limiters.add(limiter)
-
-
-def _forget_all() -> None:
-    for limiter in list(_live_limiters):
-        limiter._forget()
+        self._let_go()

@@ -8,19 +8,19 @@ without waiting does not suspend; there is no background task and no task or tim
 import asyncio
 import logging
 import math
-import os
-import weakref
 from contextlib import suppress
 from threading import get_ident
 
 from comfycontrol_async._clock import SYSTEM_CLOCK, Clock
 from comfycontrol_async.errors import ClientLoopError, InvalidArgumentError, RateLimitWaitError
+from comfycontrol_async.limits._fork import watch_forks
 from comfycontrol_async.limits._gate import CooldownGate
 from comfycontrol_async.limits._lanes import PRIORITIES, Priority
-from comfycontrol_async.limits._pacing import MODES, Pacing, PacingMode
+from comfycontrol_async.limits._pacing import Pacing, PacingMode
 from comfycontrol_async.limits._permit import Permit
 from comfycontrol_async.limits._protocol import RateLimitSnapshot
-from comfycontrol_async.limits._queue import WaiterQueue
+from comfycontrol_async.limits._queue import WaiterQueue, waits_on
+from comfycontrol_async.limits._rule import Rule, is_number
 from comfycontrol_async.limits._window import FREE, HELD, HOLD_CAP, LOST_TAIL, UNSHARED, SlidingWindow, getrefcount
 
 log = logging.getLogger("comfycontrol_async.limits")
@@ -46,27 +46,22 @@ class LocalLimiter:
     def __init__(
         self, limit: int = 40, period: float = 10.0, *, pacing: PacingMode = "auto", clock: Clock = SYSTEM_CLOCK
     ) -> None:
-        if not _is_number(limit) or limit != limit // 1 or not 1 <= limit < math.inf:
-            raise InvalidArgumentError(f"limit must be a whole number of requests, at least 1, not {limit!r}")
-        if not (_is_number(period) and 0 < period < math.inf):
-            raise InvalidArgumentError(f"period must be a positive, finite number of seconds, not {period!r}")
-        if pacing not in MODES:
-            raise InvalidArgumentError(f"pacing must be 'auto', 'burst' or 'smooth', not {pacing!r}")
+        rule = Rule(limit, period, pacing)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = 0
         self._clock = clock
         self._monotonic = clock.monotonic
-        self._window = SlidingWindow(int(limit), float(period), self._make_permit)
+        self._window = SlidingWindow(rule.limit, rule.period, self._make_permit)
         self._slots, self._late, self._span = self._window.slots, self._window.late, self._window.span
         self._gate = CooldownGate()
-        self._pacing = Pacing(pacing, int(limit), float(period))
+        self._pacing = Pacing(pacing, rule.limit, rule.period)
         self._queue = WaiterQueue(clock, self._on_wake)
         # Whether the window alone decides: the gate is open, and requests are not spread.
         self._plain = pacing != "smooth"
         # How many permits were given: the number of a permit is its place in the order of all grants.
         self._granted = 0
         self._refunded = 0
-        _charge_after_fork(self)
+        watch_forks(self)
 
     async def acquire(self, priority: Priority = _NORMAL, *, max_wait: float | None = None) -> Permit:
         """Wait for a slot, first come first served in the lane of `priority`.
@@ -116,7 +111,7 @@ class LocalLimiter:
         Raises:
             InvalidArgumentError: `seconds` is negative or not finite.
         """
-        if not (_is_number(seconds) and 0 <= seconds < math.inf):
+        if not (is_number(seconds) and 0 <= seconds < math.inf):
             raise InvalidArgumentError(f"a cooldown must be a finite number of seconds from 0, not {seconds!r}")
         now = self._monotonic()
         self._plain = False
@@ -169,7 +164,7 @@ class LocalLimiter:
         now = self._monotonic()
         self._window.flush(now)
         if max_wait is not None:
-            if not (_is_number(max_wait) and max_wait >= 0):
+            if not (is_number(max_wait) and max_wait >= 0):
                 raise InvalidArgumentError(f"max_wait must be a number of seconds from 0, not {max_wait!r}")
             needed = self._needed(now, queue.lanes.ahead(priority) if number is None else 0)
             if needed > max_wait:
@@ -219,7 +214,7 @@ class LocalLimiter:
     def _leave(self, waiter: "asyncio.Future[Permit]", priority: Priority) -> None:
         """Leave nothing behind of a waiter that was cancelled or refused, even after it had been granted."""
         loop = self._loop
-        if loop is None or waiter.get_loop() is not loop or loop.is_closed():
+        if loop is None or not waits_on(waiter, loop):
             return
         permit = self._queue.leave(waiter, priority)
         if permit is not None:
@@ -327,24 +322,9 @@ class LocalLimiter:
         if self._queue.lanes.size and free_at < self._queue.timer_at:
             self._wake_up(now)
 
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-_live_limiters: "weakref.WeakSet[LocalLimiter]" = weakref.WeakSet()
-
-
-def _charge_after_fork(limiter: LocalLimiter) -> None:
-    """See to it that in a forked child the limiter starts with the window charged: the parent shares the address."""
-    if not _live_limiters and hasattr(os, "register_at_fork"):
-        os.register_at_fork(after_in_child=_charge_all)
-    _live_limiters.add(limiter)
-
-
-def _charge_all() -> None:
-    for limiter in list(_live_limiters):
-        limiter._loop = None
-        limiter._thread = 0
-        limiter._queue.clear()
-        limiter._window.charge_all(limiter._monotonic())
+    def _after_fork(self) -> None:
+        """Start with the window charged, in a forked child: the parent shares the address."""
+        self._loop = None
+        self._thread = 0
+        self._queue.clear()
+        self._window.charge_all(self._monotonic())

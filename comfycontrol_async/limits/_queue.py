@@ -24,6 +24,11 @@ TIMER_SLACK = 0.002
 T = TypeVar("T")
 
 
+def waits_on(waiter: "asyncio.Future[Permit]", loop: asyncio.AbstractEventLoop) -> bool:
+    """Tell whether a waiter that leaves is still counted: it is not once its loop is closed, and another one bound."""
+    return waiter.get_loop() is loop and not loop.is_closed()
+
+
 class WaiterQueue:
     """The waiters of one event loop. `wake` is called when the moment given to `wake_at` has come, never on its own."""
 

@@ -165,7 +165,7 @@ class RemoteLimiter(JointLimiter):
     def _demand_grew(self) -> None:
         pass  # said with the next question
 
-    def _after_fork(self) -> None:
+    def _let_go(self) -> None:
         self._server.forget()
         self._start_over()
 

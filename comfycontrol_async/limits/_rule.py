@@ -1,4 +1,4 @@
-"""Rule: the limit that processes share, checked, and what follows from it."""
+"""Rule: the limit, checked, and what follows from it."""
 
 import math
 

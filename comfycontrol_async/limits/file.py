@@ -204,7 +204,7 @@ class FileLimiter(JointLimiter):
     def _demand_grew(self) -> None:
         self._note_demand(self._queue.lanes.size)
 
-    def _after_fork(self) -> None:
+    def _let_go(self) -> None:
         # The lock of the parent's open file would be ours as well.
         if self._file is not None:
             self._file.close()

@@ -4,11 +4,11 @@ import asyncio
 import hashlib
 import math
 from collections.abc import AsyncGenerator, Awaitable
-from contextlib import AbstractAsyncContextManager, suppress
 from importlib.resources import files
 from typing import Any, Protocol, get_args
 
 from comfycontrol_async._clock import SYSTEM_CLOCK, Clock
+from comfycontrol_async._closing import close_with_loop
 from comfycontrol_async.errors import ConfigurationError, InvalidArgumentError
 from comfycontrol_async.limits._lanes import Priority
 from comfycontrol_async.limits._pacing import PacingMode
@@ -177,7 +177,7 @@ class _Server:
             except ValueError as error:
                 raise ConfigurationError("the URL of the Redis server is not one that redis-py knows") from error
             self._client = client
-            self._closer = _closer(client)
+            self._closer = close_with_loop(client)
 
     async def close(self) -> None:
         """Close the connection, if it is ours."""
@@ -219,16 +219,3 @@ class _Server:
         except NoScriptError:
             answer = await client.eval(self._script, len(self._keys), *self._keys, *question)
         return [int(number) for number in answer]
-
-
-def _closer(client: AbstractAsyncContextManager[Any]) -> AsyncGenerator[None, None]:
-    """Return a generator whose `aclose` closes the client; `asyncio.run` calls that too, before it closes its loop."""
-
-    async def wait() -> AsyncGenerator[None, None]:
-        async with client:
-            yield
-
-    closer = wait()
-    with suppress(StopIteration):
-        closer.asend(None).send(None)  # up to its `yield`, which needs no waiting
-    return closer

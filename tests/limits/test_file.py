@@ -8,14 +8,15 @@ import fcntl
 import logging
 import os
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from comfycontrol_async.errors import RateLimitWaitError
-from comfycontrol_async.limits import Permit, _slot_file
+from comfycontrol_async.limits import Permit, Priority, _slot_file
 from comfycontrol_async.limits.file import FileLimiter
 from comfycontrol_async.testing import FakeClock
 from limits.limits_support import most_in_any_period, turns
@@ -356,6 +357,47 @@ def test_second_run(path: Path, clock: FakeClock) -> None:
     held = asyncio.run(first())
     asyncio.run(second())
     assert len(held) == 2
+
+
+def test_closed_between_two_runs(path: Path, clock: FakeClock) -> None:
+    """A waiting coroutine that is closed while its loop stands still leaves no trace."""
+    limiter = FileLimiter(path, limit=4, period=PERIOD, clock=clock)
+    with asyncio.Runner() as runner:
+
+        async def park() -> tuple[list[Permit], Coroutine[Any, Any, Permit]]:
+            held = [await limiter.acquire() for _ in range(4)]
+            waiting = limiter.acquire()
+            waiting.send(None)
+            return held, waiting
+
+        held, waiting = runner.run(park())
+        waiting.close()
+        assert repr(limiter) == f"<FileLimiter 4 per {PERIOD:g} s, 0 waiting>"
+        assert len(held) == 4
+
+
+def test_closed_after_its_loop(path: Path, clock: FakeClock) -> None:
+    """One that outlived its loop is not counted out of the queue of the next."""
+    limiter = FileLimiter(path, limit=1, period=PERIOD, clock=clock)
+
+    async def park() -> tuple[Permit, Coroutine[Any, Any, Permit]]:
+        permit = await limiter.acquire()
+        waiting = limiter.acquire()
+        waiting.send(None)
+        return permit, waiting
+
+    async def second(old: Coroutine[Any, Any, Permit]) -> None:
+        waiting = limiter.acquire()
+        waiting.send(None)
+        old.close()
+        assert limiter.snapshot().waiting[Priority.NORMAL] == 1
+        assert limiter._queue.waiting == 1
+        waiting.close()
+        assert limiter._queue.waiting == 0
+
+    permit, old = asyncio.run(park())
+    asyncio.run(second(old))
+    del permit
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")

@@ -34,7 +34,7 @@ async def make(path: Path, clock: FakeClock) -> None:
     """Make a file and use it once."""
     limiter = FileLimiter(path, limit=4, period=PERIOD, clock=clock)
     (await limiter.acquire()).arrived()
-    limiter._after_fork()  # lets go of the file
+    limiter._let_go()  # lets go of the file
 
 
 def content(path: Path) -> bytes | None:
@@ -177,13 +177,13 @@ async def test_reboot(path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPa
     for _ in range(4):
         (await old.acquire()).arrived()
     old.cool_down(100.0)
-    old._after_fork()
+    old._let_go()
     monkeypatch.setattr(_slot_file, "boot_id", lambda: b"another boot's  ")
     new = FileLimiter(path, limit=4, clock=clock)
     assert (new.snapshot().used, new.snapshot().cooldown) == (0, 0.0)
     for _ in range(4):
         (await new.acquire()).arrived()
-    new._after_fork()
+    new._let_go()
     earlier = FakeClock(10.0)
     with pytest.raises(ConfigurationError, match="clock is ahead"):
         await FileLimiter(path, limit=4, clock=earlier).acquire()

@@ -1,0 +1,29 @@
+"""What happens to limiters in a forked child: each is told once, for the parent goes on sharing the address."""
+
+import os
+import weakref
+from typing import Protocol
+
+
+class Forked(Protocol):
+    """A limiter that wants to know."""
+
+    def _after_fork(self) -> None:
+        """Let go, in the child, of what is the parent's."""
+
+
+_limiters: "weakref.WeakSet[Forked]" = weakref.WeakSet()
+_registered: list[bool] = []
+
+
+def watch_forks(limiter: Forked) -> None:
+    """Have `limiter` told in every forked child, for as long as it lives."""
+    if not _registered and hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=_tell)
+        _registered.append(True)  # it cannot be taken back
+    _limiters.add(limiter)
+
+
+def _tell() -> None:
+    for limiter in list(_limiters):
+        limiter._after_fork()
