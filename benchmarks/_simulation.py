@@ -19,7 +19,7 @@ import attrs
 
 from comfycontrol_async import LocalLimiter
 from comfycontrol_async.limits import Permit
-from comfycontrol_async.testing._edge import make_edge
+from comfycontrol_async.testing.server._edge import make_edge
 
 LIMIT, PERIOD, COOLDOWN = 40, 10.0, 10.0
 KEEP_ALIVE = 15.0

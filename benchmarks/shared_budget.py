@@ -32,7 +32,7 @@ from comfycontrol_async.limits.file import FileLimiter
 from comfycontrol_async.testing import LocalServer
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from redis_server import RedisServer, servers  # the one that the tests use
+from support.redis_server import RedisServer, servers  # the one that the tests use
 
 WORKER = Path(__file__).with_name("_shared_worker.py")
 LIMIT = 40

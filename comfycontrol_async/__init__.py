@@ -6,12 +6,10 @@ async with ComfyControl() as comfy:
 """
 
 from comfycontrol_async._client import ComfyControl
-from comfycontrol_async._config import Timeouts, WatchPolicy
-from comfycontrol_async._file import File
-from comfycontrol_async._map_types import BatchPlan, MapProgress, MapResult
-from comfycontrol_async._paginate import Pager
-from comfycontrol_async._placeholders import GraphIssue, Parameter
-from comfycontrol_async._retry import RetryPolicy
+from comfycontrol_async._http._config import Timeouts, WatchPolicy
+from comfycontrol_async._http._paginate import Pager
+from comfycontrol_async._http._retry import RetryPolicy
+from comfycontrol_async.batch._options import BatchPlan, MapProgress, MapResult
 from comfycontrol_async.errors import (
     APIError,
     AuthenticationError,
@@ -41,7 +39,9 @@ from comfycontrol_async.errors import (
     WorkflowFailedError,
     WorkflowInvalidError,
 )
-from comfycontrol_async.graph import Graph
+from comfycontrol_async.graph._file import File
+from comfycontrol_async.graph._graph import Graph
+from comfycontrol_async.graph._placeholders import GraphIssue, Parameter
 from comfycontrol_async.limits import Limiter, LocalLimiter, Permit, Priority, RateLimitSnapshot
 from comfycontrol_async.models import (
     DeviceStats,
@@ -65,7 +65,7 @@ from comfycontrol_async.models import (
     WorkflowSummary,
     WorkflowUpdate,
 )
-from comfycontrol_async.runs import WorkflowRun
+from comfycontrol_async.runs._run import WorkflowRun
 
 __all__ = [
     "APIError",

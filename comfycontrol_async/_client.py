@@ -12,7 +12,8 @@ import aiohttp
 import attrs
 
 from comfycontrol_async._clock import SYSTEM_CLOCK
-from comfycontrol_async._config import (
+from comfycontrol_async._core import UNSET, Shared, Unset
+from comfycontrol_async._http._config import (
     Timeouts,
     WatchPolicy,
     check_proxy,
@@ -21,18 +22,14 @@ from comfycontrol_async._config import (
     read_base_url,
     read_token,
 )
-from comfycontrol_async._download import Downloader
-from comfycontrol_async._map_types import BatchOptions, BatchPlan, Key, MapProgress, MapResult, Rows, plan_batch
-from comfycontrol_async._pipeline import Pipeline
-from comfycontrol_async._placeholders import raise_errors
-from comfycontrol_async._retry import RetryPolicy
-from comfycontrol_async._siblings import UNSET, Shared, Unset
-from comfycontrol_async._submit import Submitter, prepare_submit
-from comfycontrol_async._transport import Transport
-from comfycontrol_async._watch import Watcher
-from comfycontrol_async.batch import Batch
+from comfycontrol_async._http._pipeline import Pipeline
+from comfycontrol_async._http._retry import RetryPolicy
+from comfycontrol_async._http._transport import Transport
+from comfycontrol_async.batch._map import Batch
+from comfycontrol_async.batch._options import BatchOptions, BatchPlan, Key, MapProgress, MapResult, Rows, plan_batch
 from comfycontrol_async.errors import BadRequestError, ComfyControlError, InvalidArgumentError
-from comfycontrol_async.graph import Graph
+from comfycontrol_async.graph._graph import Graph
+from comfycontrol_async.graph._placeholders import raise_errors
 from comfycontrol_async.limits import Limiter, Priority
 from comfycontrol_async.resources import (
     ManagedRunnersResource,
@@ -43,7 +40,10 @@ from comfycontrol_async.resources import (
 )
 from comfycontrol_async.resources._calls import GraphSource, raw
 from comfycontrol_async.resources._checks import check_id, check_tags
-from comfycontrol_async.runs import OnUpdate, RunTools, WorkflowRun
+from comfycontrol_async.runs._download import Downloader
+from comfycontrol_async.runs._run import OnUpdate, RunTools, WorkflowRun
+from comfycontrol_async.runs._submit import Submitter, prepare_submit
+from comfycontrol_async.runs._watch import Watcher
 
 # Seconds for which a run that was cancelled with on_cancel="cancel" tries to tell the server.
 _CANCEL_TIME = 30.0

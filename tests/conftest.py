@@ -12,9 +12,9 @@ import pytest
 from aiohttp.client_proto import ResponseHandler
 from aioresponses.compat import stream_reader_factory
 from hypothesis import settings
-from scripted import BASE_URL, TOKEN, ScriptedApi
 
 from comfycontrol_async import ComfyControl, LocalLimiter, RetryPolicy
+from support.scripted import BASE_URL, TOKEN, ScriptedApi
 
 
 class _Response(aiohttp.ClientResponse):

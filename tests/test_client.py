@@ -8,9 +8,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from typing import Any
 
 import aiohttp
-import examples
 import pytest
-from scripted import BASE_URL, TOKEN, ScriptedApi
 
 from comfycontrol_async import (
     ClientClosedError,
@@ -30,6 +28,8 @@ from comfycontrol_async import (
     TransportError,
     WorkflowRun,
 )
+from support import documented
+from support.scripted import BASE_URL, TOKEN, ScriptedApi
 
 SECRET = "hunter2"
 Run = Callable[[Coroutine[Any, Any, Any]], Any]
@@ -87,7 +87,7 @@ async def test_options_are_used(api: ScriptedApi) -> None:
     comfy = client(
         base_url=f"{BASE_URL}/base/", user_agent="my-app/1.0", proxy="http://p.test", timeouts=Timeouts(total=5.0)
     )
-    api.answer("GET", "/base/v1/user", examples.USER)
+    api.answer("GET", "/base/v1/user", documented.USER)
     await comfy.user.get()
     (call,) = api.calls
     assert call.headers["User-Agent"].startswith("my-app/1.0 comfycontrol-async")
@@ -100,7 +100,7 @@ async def test_trace_configs(api: ScriptedApi) -> None:
     """Traces are the session's that is opened here."""
     trace = aiohttp.TraceConfig()
     async with client(trace_configs=[trace]) as comfy:
-        api.answer("GET", "/v1/user", examples.USER)
+        api.answer("GET", "/v1/user", documented.USER)
         await comfy.user.get()
         session = comfy._shared.transport._session
         assert session is not None
@@ -111,7 +111,7 @@ async def test_proxy_of_the_environment(api: ScriptedApi, monkeypatch: pytest.Mo
     """The environment's proxy is read once, when the session opens."""
     async with client() as comfy:
         monkeypatch.setenv("HTTPS_PROXY", "http://p.test:3128")
-        api.answer("GET", "/v1/user", examples.USER, times=2)
+        api.answer("GET", "/v1/user", documented.USER, times=2)
         await comfy.user.get()
         monkeypatch.setenv("HTTPS_PROXY", "http://other.test")
         await comfy.user.get()
@@ -121,7 +121,7 @@ async def test_proxy_of_the_environment(api: ScriptedApi, monkeypatch: pytest.Mo
 def test_no_secret_is_shown() -> None:
     """Nothing that a client is made of shows its token, or the password of its proxy."""
     made = client(proxy=f"http://user:{SECRET}@p.test", user_agent="my-app")
-    shown = [made, *vars(made).values(), made._shared.transport, made._pipeline, made.get_run(examples.WORKFLOW_ID)]
+    shown = [made, *vars(made).values(), made._shared.transport, made._pipeline, made.get_run(documented.WORKFLOW_ID)]
     text = " ".join(f"{value!r} {value!s}" for value in shown)
     assert TOKEN not in text
     assert SECRET not in text
@@ -130,18 +130,18 @@ def test_no_secret_is_shown() -> None:
 
 async def test_no_secret_in_errors(api: ScriptedApi, comfy: ComfyControl) -> None:
     """Neither what was sent nor where a redirect leads is in the text of an error or its causes."""
-    path = f"/v1/runner/{examples.RUNNER_ID}"
+    path = f"/v1/runner/{documented.RUNNER_ID}"
     faults: list[Callable[[], None]] = [
         lambda: api.answer("PUT", path, status=302, headers={"Location": f"https://evil.test?token={SECRET}"}),
         lambda: api.answer("PUT", path, {"message": "no"}, status=400, headers={"Set-Cookie": SECRET}),
-        lambda: api.answer("PUT", path, {**examples.RUNNER, "headers": {"k": [SECRET]}, "name": None}),
+        lambda: api.answer("PUT", path, {**documented.RUNNER, "headers": {"k": [SECRET]}, "name": None}),
         lambda: api.fail("PUT", path, aiohttp.ClientConnectionError("closed"), times=5),
         lambda: api.fail("PUT", path, aiohttp.InvalidURL(f"http://a.test?signature={SECRET}"), sent=False),
     ]
     for fault in faults:
         fault()
         with pytest.raises(Exception, match="PUT") as caught:
-            await comfy.runners.update(examples.RUNNER_ID, headers={"Authorization": SECRET})
+            await comfy.runners.update(documented.RUNNER_ID, headers={"Authorization": SECRET})
         text = f"{caught.value} {caught.value!r} {vars(caught.value)}"
         assert SECRET not in text
         assert TOKEN not in text
@@ -153,8 +153,8 @@ async def test_no_secret_in_errors(api: ScriptedApi, comfy: ComfyControl) -> Non
 async def test_closed(api: ScriptedApi, comfy: ComfyControl) -> None:
     """A closed client says so, for each call, and spends no request."""
     sibling = comfy.with_options(priority=Priority.BULK)
-    run = comfy.get_run(examples.WORKFLOW_ID)
-    api.answer("GET", "/v1/user", examples.USER)
+    run = comfy.get_run(documented.WORKFLOW_ID)
+    api.answer("GET", "/v1/user", documented.USER)
     await comfy.user.get()
     await comfy.aclose()
     calls: list[Callable[[], Awaitable[object]]] = [
@@ -165,7 +165,7 @@ async def test_closed(api: ScriptedApi, comfy: ComfyControl) -> None:
         run.wait,
         lambda: comfy.request("GET", "/v1/user"),
         lambda: comfy.submit({"1": {"class_type": "SaveImage", "inputs": {}}}),
-        lambda: anext(comfy.workflows.subscribe(examples.WORKFLOW_ID)),
+        lambda: anext(comfy.workflows.subscribe(documented.WORKFLOW_ID)),
         comfy.__aenter__,
     ]
     for call in calls:
@@ -181,7 +181,7 @@ async def test_closing_twice(api: ScriptedApi) -> None:
     await comfy.aclose()
     await comfy.aclose()
     async with client() as comfy:
-        api.answer("GET", "/v1/user", examples.USER)
+        api.answer("GET", "/v1/user", documented.USER)
         await comfy.user.get()
         await comfy.aclose()
 
@@ -200,7 +200,7 @@ async def test_own_session_is_opened_once_and_closed(api: ScriptedApi) -> None:
     """The session opens on first use and is closed with the client."""
     comfy = client()
     assert comfy._shared.transport._session is None
-    api.answer("GET", "/v1/user", examples.USER, times=3)
+    api.answer("GET", "/v1/user", documented.USER, times=3)
     await asyncio.gather(comfy.user.get(), comfy.user.get())
     session = comfy._shared.transport._session
     assert session is not None
@@ -215,7 +215,7 @@ async def test_given_session(api: ScriptedApi) -> None:
     async with aiohttp.ClientSession(headers={"X-Mine": "yes"}) as session:
         before = dict(vars(session)) if hasattr(session, "__dict__") else session.headers.copy()
         async with client(session=session) as comfy:
-            api.answer("GET", "/v1/user", examples.USER, times=2)
+            api.answer("GET", "/v1/user", documented.USER, times=2)
             await comfy.user.get()
             await comfy.with_options(retry=RetryPolicy(attempts=1)).user.get()
         assert not session.closed
@@ -253,7 +253,7 @@ def test_second_live_loop(api: ScriptedApi, loops: Callable[[], Run]) -> None:
     """A client that belongs to a loop that is still alive says so on any other."""
     first, second = loops(), loops()
     comfy = client()
-    api.answer("GET", "/v1/user", examples.USER, times=2)
+    api.answer("GET", "/v1/user", documented.USER, times=2)
     first(comfy.user.get())
     with pytest.raises(ClientLoopError, match="another event loop that is still alive"):
         second(comfy.user.get())
@@ -266,7 +266,7 @@ def test_second_live_loop(api: ScriptedApi, loops: Callable[[], Run]) -> None:
 def test_loop_after_loop(api: ScriptedApi) -> None:
     """When its loop has been closed a client binds to the next, with a new session and the same budget."""
     comfy = client(limiter=LocalLimiter(10, 1000.0))
-    api.answer("GET", "/v1/user", examples.USER, times=3)
+    api.answer("GET", "/v1/user", documented.USER, times=3)
     sessions = []
     for _ in range(3):
         asyncio.run(comfy.user.get())
@@ -283,7 +283,7 @@ def test_loop_after_loop(api: ScriptedApi) -> None:
 def test_closed_on_another_loop(api: ScriptedApi) -> None:
     """A client whose loop is gone can still be closed."""
     comfy = client()
-    api.answer("GET", "/v1/user", examples.USER)
+    api.answer("GET", "/v1/user", documented.USER)
     asyncio.run(comfy.user.get())
     asyncio.run(comfy.aclose())
     with pytest.raises(ClientClosedError):
@@ -310,7 +310,7 @@ def test_default_limiter_is_shared() -> None:
 def test_default_limiter_outlives_its_loop(api: ScriptedApi) -> None:
     """What one run of a program's loop has spent, the next one knows."""
     comfy = client(limiter=None, base_url=BASE_URL)
-    api.answer("GET", "/v1/user", examples.USER, times=2)
+    api.answer("GET", "/v1/user", documented.USER, times=2)
     before = comfy.limiter.snapshot().used
     asyncio.run(comfy.user.get())
     asyncio.run(comfy.user.get())
@@ -341,7 +341,7 @@ async def test_with_options_shares(api: ScriptedApi, comfy: ComfyControl) -> Non
     assert sibling.limiter is comfy.limiter
     assert sibling.base_url == comfy.base_url
     assert sibling._tools.watcher is comfy._tools.watcher
-    api.answer("GET", "/v1/user", examples.USER, times=2)
+    api.answer("GET", "/v1/user", documented.USER, times=2)
     await comfy.user.get()
     session = comfy._shared.transport._session
     await sibling.user.get()
@@ -382,7 +382,7 @@ def test_with_options_refused(options: dict[str, Any], error: type[Exception]) -
 async def test_max_rate_limit_wait(api: ScriptedApi) -> None:
     """A client that may not wait long says so before anything is sent."""
     async with client(limiter=LocalLimiter(1, 1000.0), max_rate_limit_wait=5.0) as comfy:
-        api.answer("GET", "/v1/user", examples.USER)
+        api.answer("GET", "/v1/user", documented.USER)
         await comfy.user.get()
         with pytest.raises(RateLimitWaitError) as caught:
             await comfy.user.get()
@@ -502,9 +502,9 @@ async def test_the_token_stays_with_its_origin(api: ScriptedApi, comfy: ComfyCon
 
 async def test_get_run(api: ScriptedApi, comfy: ComfyControl) -> None:
     """A handle of a workflow costs no request, and knows nothing yet."""
-    run = comfy.get_run(examples.WORKFLOW_ID)
+    run = comfy.get_run(documented.WORKFLOW_ID)
     assert isinstance(run, WorkflowRun)
-    assert (run.id, run.name, run.status, run.workflow) == (examples.WORKFLOW_ID, "", None, None)
+    assert (run.id, run.name, run.status, run.workflow) == (documented.WORKFLOW_ID, "", None, None)
     assert api.calls == []
     with pytest.raises(InvalidArgumentError, match="an id is text like"):
         comfy.get_run("5")
@@ -513,19 +513,19 @@ async def test_get_run(api: ScriptedApi, comfy: ComfyControl) -> None:
 async def test_run_checks_its_options_first(api: ScriptedApi, comfy: ComfyControl) -> None:
     """A faulty option is found before a workflow is made."""
     with pytest.raises(InvalidArgumentError, match="on_cancel must be 'detach' or 'cancel', not 'stop'"):
-        await comfy.run(examples.GRAPH, on_cancel="stop")  # type: ignore[arg-type]
+        await comfy.run(documented.GRAPH, on_cancel="stop")  # type: ignore[arg-type]
     assert api.calls == []
 
 
 SAVE = {"1": {"class_type": "SaveImage", "inputs": {"filename_prefix": "$text(prefix, cat)"}}}
-SUBSCRIBE = f"/v1/workflow/{examples.WORKFLOW_ID}/subscribe"
+SUBSCRIBE = f"/v1/workflow/{documented.WORKFLOW_ID}/subscribe"
 
 
 async def test_submit(api: ScriptedApi, comfy: ComfyControl) -> None:
     """A submit is one request, and its handle knows what the answer said."""
-    api.answer("POST", "/v1/workflow", examples.ACCEPTED, status=201)
+    api.answer("POST", "/v1/workflow", documented.ACCEPTED, status=201)
     run = await comfy.submit(SAVE, name="Text to Image Generation", params={"prefix": "dog"}, tags=["gpu"])
-    assert (run.id, run.name, run.status) == (examples.WORKFLOW_ID, "Text to Image Generation", "accepted")
+    assert (run.id, run.name, run.status) == (documented.WORKFLOW_ID, "Text to Image Generation", "accepted")
     (call,) = api.calls
     assert {name: value for name, value in call.data.items() if name != "workflow_json"} == {
         "name": "Text to Image Generation",
@@ -536,30 +536,30 @@ async def test_submit(api: ScriptedApi, comfy: ComfyControl) -> None:
 
 async def test_run(api: ScriptedApi, comfy: ComfyControl) -> None:
     """A run is submitted and waited for: two requests, and its outputs came with the last event."""
-    api.answer("POST", "/v1/workflow", examples.ACCEPTED)
-    events = b"".join(b"data: " + json.dumps(update).encode() + b"\n\n" for update in examples.UPDATES)
+    api.answer("POST", "/v1/workflow", documented.ACCEPTED)
+    events = b"".join(b"data: " + json.dumps(update).encode() + b"\n\n" for update in documented.UPDATES)
     api.answer("GET", SUBSCRIBE, body=events, content_type="text/event-stream")
     seen: list[str] = []
     run = await comfy.run(SAVE, timeout=10.0, on_update=lambda update: seen.append(str(update.status)))
     assert run.status == "completed"
     assert seen[-1] == "completed"
-    assert [output.id for output in await run.outputs()] == [examples.OUTPUTS[0]["id"]]
+    assert [output.id for output in await run.outputs()] == [documented.OUTPUTS[0]["id"]]
     assert api.asked == ["POST /v1/workflow", f"GET {SUBSCRIBE}"]
 
 
 @pytest.mark.parametrize("answer", [200, 403, None], ids=["cancelled", "refused", "not-asked"])
 async def test_run_cancelled(api: ScriptedApi, comfy: ComfyControl, answer: int | None) -> None:
     """Cancelling the task that waits stops the waiting, and the workflow only when that was asked for."""
-    api.answer("POST", "/v1/workflow", examples.ACCEPTED)
+    api.answer("POST", "/v1/workflow", documented.ACCEPTED)
     waiting = api.hold("GET", SUBSCRIBE)
     if answer is not None:
-        api.answer("POST", f"/v1/workflow/{examples.WORKFLOW_ID}/cancel", status=answer)
+        api.answer("POST", f"/v1/workflow/{documented.WORKFLOW_ID}/cancel", status=answer)
     task = asyncio.ensure_future(comfy.run(SAVE, on_cancel="detach" if answer is None else "cancel"))
     await waiting.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    cancelled = [] if answer is None else [f"POST /v1/workflow/{examples.WORKFLOW_ID}/cancel"]
+    cancelled = [] if answer is None else [f"POST /v1/workflow/{documented.WORKFLOW_ID}/cancel"]
     assert api.asked == ["POST /v1/workflow", f"GET {SUBSCRIBE}", *cancelled]
 
 

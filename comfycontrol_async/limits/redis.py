@@ -8,7 +8,7 @@ from importlib.resources import files
 from typing import Any, Protocol, get_args
 
 from comfycontrol_async._clock import SYSTEM_CLOCK, Clock
-from comfycontrol_async._closing import close_with_loop
+from comfycontrol_async._loop import close_with_loop
 from comfycontrol_async.errors import ConfigurationError, InvalidArgumentError
 from comfycontrol_async.limits._lanes import Priority
 from comfycontrol_async.limits._pacing import PacingMode

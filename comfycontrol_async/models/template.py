@@ -5,7 +5,7 @@ from typing import Any
 
 import attrs
 
-from comfycontrol_async.graph import Graph
+from comfycontrol_async.graph._graph import Graph
 
 
 @attrs.frozen(kw_only=True)

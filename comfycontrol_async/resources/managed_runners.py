@@ -1,6 +1,6 @@
 """The service's own runners."""
 
-from comfycontrol_async._paginate import Pager
+from comfycontrol_async._http._paginate import Pager
 from comfycontrol_async.models import ManagedRunner, RunnerStats
 from comfycontrol_async.resources._calls import Send, Summaries, get, listing
 from comfycontrol_async.resources._checks import check_id

@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from comfycontrol_async._paginate import Pager
-from comfycontrol_async._request import Repeat
+from comfycontrol_async._http._paginate import Pager
+from comfycontrol_async._http._request import Repeat
 from comfycontrol_async.errors import InvalidArgumentError
 from comfycontrol_async.models import Runner, RunnerStatus
 from comfycontrol_async.resources._calls import Send, Summaries, command, get, listing, with_json

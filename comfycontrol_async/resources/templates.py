@@ -2,14 +2,14 @@
 
 import asyncio
 
-from comfycontrol_async._convert import structurer
-from comfycontrol_async._file import File
-from comfycontrol_async._multipart import Form, prepare
-from comfycontrol_async._paginate import Pager
-from comfycontrol_async._placeholders import raise_errors
-from comfycontrol_async._request import Repeat, Request
+from comfycontrol_async._http._convert import structurer
+from comfycontrol_async._http._multipart import Form, prepare
+from comfycontrol_async._http._paginate import Pager
+from comfycontrol_async._http._request import Repeat, Request
 from comfycontrol_async.errors import InvalidArgumentError
-from comfycontrol_async.graph import Graph
+from comfycontrol_async.graph._file import File
+from comfycontrol_async.graph._graph import Graph
+from comfycontrol_async.graph._placeholders import raise_errors
 from comfycontrol_async.models import Template, TemplateSummary
 from comfycontrol_async.resources._calls import GraphSource, Send, get, listing
 from comfycontrol_async.resources._checks import check_id, check_text

@@ -7,14 +7,12 @@ from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any, cast
 
-from comfycontrol_async._convert import structurer
-from comfycontrol_async._decode import parse_json
-from comfycontrol_async._file import File
-from comfycontrol_async._multipart import Form, prepare
-from comfycontrol_async._paginate import Pager
-from comfycontrol_async._placeholders import Parameter, ParameterKind, fill, raise_errors
-from comfycontrol_async._request import Repeat, Request
-from comfycontrol_async._sse import EventParser
+from comfycontrol_async._http._convert import structurer
+from comfycontrol_async._http._decode import parse_json
+from comfycontrol_async._http._multipart import Form, prepare
+from comfycontrol_async._http._paginate import Pager
+from comfycontrol_async._http._request import Repeat, Request
+from comfycontrol_async._http._sse import EventParser
 from comfycontrol_async.errors import (
     RequestTimeoutError,
     ResponseFormatError,
@@ -22,7 +20,9 @@ from comfycontrol_async.errors import (
     ServerError,
     SubmitOutcomeUnknownError,
 )
-from comfycontrol_async.graph import Graph
+from comfycontrol_async.graph._file import File
+from comfycontrol_async.graph._graph import Graph
+from comfycontrol_async.graph._placeholders import Parameter, ParameterKind, fill, raise_errors
 from comfycontrol_async.models import Output, Workflow, WorkflowStatus, WorkflowSummary, WorkflowUpdate
 from comfycontrol_async.resources._calls import GraphSource, Open, Send, command, get, listing
 from comfycontrol_async.resources._checks import check_id, check_text, join_tags

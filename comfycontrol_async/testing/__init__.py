@@ -2,6 +2,6 @@
 
 from comfycontrol_async.testing._fake_clock import FakeClock
 from comfycontrol_async.testing._png import read_png_text
-from comfycontrol_async.testing._server import LocalServer
+from comfycontrol_async.testing.server._server import LocalServer
 
 __all__ = ["FakeClock", "LocalServer", "read_png_text"]

@@ -11,7 +11,7 @@ import pytest
 
 if TYPE_CHECKING:
     from comfycontrol_async import ComfyControl
-    from comfycontrol_async.testing._server import LocalServer
+    from comfycontrol_async.testing.server._server import LocalServer
 
 _SPEED = 20.0
 
@@ -24,7 +24,7 @@ def pytest_configure(config: pytest.Config) -> None:
 async def _serve(request: pytest.FixtureRequest) -> "AsyncIterator[LocalServer]":
     """Run a LocalServer, twenty times as fast as the service unless the marker says otherwise."""
     # Imported here so that runs which never ask for the fixture do not pay for it.
-    from comfycontrol_async.testing._server import LocalServer
+    from comfycontrol_async.testing.server._server import LocalServer
 
     options: dict[str, Any] = {"speed": _SPEED}
     for marker in reversed(list(request.node.iter_markers("comfycontrol"))):

@@ -6,7 +6,7 @@ import pytest
 
 from comfycontrol_async import ComfyControl
 from comfycontrol_async.testing import LocalServer
-from e2e.services import client_of, serving
+from support.services import client_of, serving
 
 
 @pytest.fixture

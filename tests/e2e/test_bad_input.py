@@ -28,7 +28,7 @@ from comfycontrol_async import (
     SubmitOutcomeUnknownError,
 )
 from comfycontrol_async.testing import LocalServer
-from e2e.services import FILE_GRAPH, GRAPH, UNKNOWN_ID, client_of, connected
+from support.services import FILE_GRAPH, GRAPH, UNKNOWN_ID, client_of, connected
 
 WORKFLOWS = Path(__file__).parents[1] / "data" / "workflows"
 

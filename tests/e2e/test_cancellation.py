@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from comfycontrol_async import ComfyControl, ComfyControlError, LocalLimiter
-from e2e.services import FILE_GRAPH, GRAPH, client_of, connected, eventually, own_tasks, serving
+from support.services import FILE_GRAPH, GRAPH, client_of, connected, eventually, own_tasks, serving
 
 Call = Callable[[ComfyControl, Path], Awaitable[Any]]
 

@@ -18,7 +18,7 @@ from comfycontrol_async import (
     RetryPolicy,
 )
 from comfycontrol_async.testing import LocalServer, read_png_text
-from e2e.services import (
+from support.services import (
     GRAPH,
     ID,
     SIZE,

@@ -13,7 +13,7 @@ from comfycontrol_async import (
     LocalLimiter,
     RetryPolicy,
 )
-from e2e.services import GRAPH, ID, Received, connected, finished, names_in, recording
+from support.services import GRAPH, ID, Received, connected, finished, names_in, recording
 
 
 class TestHostileNames:

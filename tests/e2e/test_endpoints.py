@@ -4,7 +4,7 @@ import pytest
 
 from comfycontrol_async import ComfyControl, PermissionDeniedError
 from comfycontrol_async.testing import LocalServer
-from e2e.services import GRAPH, connected
+from support.services import GRAPH, connected
 
 
 async def test_all_of_them(server: LocalServer, comfy: ComfyControl) -> None:

@@ -23,7 +23,7 @@ from comfycontrol_async import (
     WorkflowInvalidError,
 )
 from comfycontrol_async.testing import LocalServer
-from e2e.services import FILE_GRAPH, GRAPH, client_of, connected, eventually, own_tasks, sent, serving
+from support.services import FILE_GRAPH, GRAPH, client_of, connected, eventually, own_tasks, sent, serving
 
 Row = dict[str, Any]
 

@@ -12,7 +12,7 @@ from aiohttp import web
 from comfycontrol_async import ComfyControl, DownloadError, InvalidArgumentError, MapResult
 from comfycontrol_async.models import Output
 from comfycontrol_async.testing import LocalServer, read_png_text
-from e2e.services import GRAPH, Received, connected, names_in, recording, several
+from support.services import GRAPH, Received, connected, names_in, recording, several
 
 DATA = bytes(range(256)) * 400
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kill_batch import Killer, kill_and_resume
 
 from comfycontrol_async import (
     AuthenticationError,
@@ -21,9 +20,10 @@ from comfycontrol_async import (
     WaitTimeoutError,
     WorkflowFailedError,
 )
-from comfycontrol_async._journal import Entry, Journal, State
+from comfycontrol_async.batch._journal import Entry, Journal, State
 from comfycontrol_async.testing import LocalServer
-from e2e.services import GRAPH, client_of, connected, eventually, names_in, sent, serving
+from support.kill_batch import Killer, kill_and_resume
+from support.services import GRAPH, client_of, connected, eventually, names_in, sent, serving
 
 CREATE = ("POST", "/v1/workflow")
 

@@ -11,7 +11,7 @@ import pytest
 
 from comfycontrol_async import ComfyControl, LocalLimiter, RateLimitWaitError, RetryPolicy, TransportError
 from comfycontrol_async.testing import LocalServer
-from e2e.services import ONCE, client_of
+from support.services import ONCE, client_of
 
 # The log-normal law with median 80 ms whose 99th percentile is 510 ms.
 _SIGMA = math.log(510 / 80) / 2.3263

@@ -29,7 +29,7 @@ from comfycontrol_async import (
     TransportError,
 )
 from comfycontrol_async.testing import LocalServer
-from e2e.services import GRAPH, UNKNOWN_ID, client_of, connected, eventually, sent, serving
+from support.services import GRAPH, UNKNOWN_ID, client_of, connected, eventually, sent, serving
 
 
 @attrs.frozen

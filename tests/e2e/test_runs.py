@@ -20,7 +20,7 @@ from comfycontrol_async import (
     WorkflowUpdate,
 )
 from comfycontrol_async.testing import LocalServer
-from e2e.services import FILE_GRAPH, GRAPH, UNKNOWN_ID, client_of, connected, eventually, sent, serving
+from support.services import FILE_GRAPH, GRAPH, UNKNOWN_ID, client_of, connected, eventually, sent, serving
 
 ENDLESS: dict[str, Any] = {"delays": (0.0, 0.0, 0.0), "duration": 10_000.0}
 

@@ -21,7 +21,7 @@ from comfycontrol_async import (
     SubmitOutcomeUnknownError,
 )
 from comfycontrol_async.testing import LocalServer
-from e2e.services import (
+from support.services import (
     GRAPH,
     ONCE,
     SPEED,

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from redis_server import RedisServer, eventually, servers
 
 import comfycontrol_async
 from comfycontrol_async.testing import LocalServer
+from support.redis_server import RedisServer, eventually, servers
 
-WORKER = Path(__file__).with_name("shared_worker.py")
+WORKER = Path(__file__).parents[1] / "support" / "shared_worker.py"
 LIMIT = 20
 # The service's 10 s in half a second.
 SPEED = 20.0

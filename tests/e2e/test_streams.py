@@ -24,7 +24,7 @@ from comfycontrol_async import (
     WorkflowUpdate,
 )
 from comfycontrol_async.testing import LocalServer
-from e2e.services import (
+from support.services import (
     GRAPH,
     ID,
     UNKNOWN_ID,

@@ -7,7 +7,7 @@ import pytest
 
 from comfycontrol_async import ComfyControl, RetryPolicy, SubmitOutcomeUnknownError
 from comfycontrol_async.testing import LocalServer
-from e2e.services import GRAPH, client_of, connected, eventually, own_tasks, sent, serving
+from support.services import GRAPH, client_of, connected, eventually, own_tasks, sent, serving
 
 CREATE = ("POST", "/v1/workflow")
 LIST = ("GET", "/v1/workflow")

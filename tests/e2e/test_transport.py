@@ -25,7 +25,7 @@ from comfycontrol_async import (
     Timeouts,
 )
 from comfycontrol_async.testing import LocalServer
-from e2e.services import (
+from support.services import (
     GRAPH,
     ONCE,
     answer_user,

@@ -8,7 +8,7 @@ import pytest
 
 from comfycontrol_async import ComfyControl, ConnectionFailedError, RetryPolicy
 from comfycontrol_async.testing import LocalServer, read_png_text
-from e2e.services import FILE_GRAPH, SPEED, client_of
+from support.services import FILE_GRAPH, SPEED, client_of
 
 uvloop = pytest.importorskip("uvloop")
 

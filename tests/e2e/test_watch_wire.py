@@ -18,7 +18,7 @@ from comfycontrol_async import (
     WorkflowUpdate,
 )
 from comfycontrol_async.testing import LocalServer
-from e2e.services import GRAPH, client_of, connected, eventually, own_tasks, sent, serving
+from support.services import GRAPH, client_of, connected, eventually, own_tasks, sent, serving
 
 
 def watch(server: LocalServer, streams: int) -> WatchPolicy:

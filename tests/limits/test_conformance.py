@@ -14,7 +14,6 @@ from uuid import uuid4
 
 import attrs
 import pytest
-from redis_server import RedisServer, eventually, servers
 
 from comfycontrol_async._clock import SYSTEM_CLOCK, Clock
 from comfycontrol_async.errors import ClientLoopError, InvalidArgumentError, RateLimitWaitError
@@ -22,8 +21,9 @@ from comfycontrol_async.limits import Limiter, LocalLimiter, Permit, Priority
 from comfycontrol_async.limits.file import FileLimiter
 from comfycontrol_async.limits.redis import RedisLimiter
 from comfycontrol_async.testing import FakeClock
-from comfycontrol_async.testing._edge import make_edge
-from limits.limits_support import most_in_any_period
+from comfycontrol_async.testing.server._edge import make_edge
+from support.limiters import most_in_any_period
+from support.redis_server import RedisServer, eventually, servers
 
 BULK, NORMAL, INTERACTIVE = Priority.BULK, Priority.NORMAL, Priority.INTERACTIVE
 

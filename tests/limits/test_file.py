@@ -19,7 +19,7 @@ from comfycontrol_async.errors import RateLimitWaitError
 from comfycontrol_async.limits import Permit, Priority, _slot_file
 from comfycontrol_async.limits.file import FileLimiter
 from comfycontrol_async.testing import FakeClock
-from limits.limits_support import most_in_any_period, turns
+from support.limiters import most_in_any_period, turns
 
 LIMIT, PERIOD = 8, 10.0
 LEASE = 3.25

@@ -14,7 +14,7 @@ import pytest
 from comfycontrol_async.errors import ClientLoopError, InvalidArgumentError, RateLimitWaitError
 from comfycontrol_async.limits import Limiter, LocalLimiter, Permit, Priority
 from comfycontrol_async.testing import FakeClock
-from limits.limits_support import Crowd, most_in_any_period, step, turns
+from support.limiters import Crowd, most_in_any_period, step, turns
 
 BULK, NORMAL, INTERACTIVE = Priority.BULK, Priority.NORMAL, Priority.INTERACTIVE
 

@@ -9,7 +9,7 @@ import pytest
 from comfycontrol_async.errors import ClientLoopError, InvalidArgumentError
 from comfycontrol_async.limits import LocalLimiter, Permit, Priority
 from comfycontrol_async.testing import FakeClock
-from limits.limits_support import step, turns
+from support.limiters import step, turns
 
 
 @pytest.fixture

@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 
 from comfycontrol_async.limits import LocalLimiter, Permit, Priority
 from comfycontrol_async.testing import FakeClock
-from comfycontrol_async.testing._edge import make_edge
-from limits.limits_support import most_in_any_period
+from comfycontrol_async.testing.server._edge import make_edge
+from support.limiters import most_in_any_period
 
 PERIOD = 10.0
 

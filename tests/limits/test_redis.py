@@ -11,7 +11,6 @@ from uuid import uuid4
 
 import pytest
 import redis.asyncio
-from redis_server import RedisServer, eventually, servers
 
 from comfycontrol_async._clock import SYSTEM_CLOCK
 from comfycontrol_async.errors import (
@@ -22,7 +21,8 @@ from comfycontrol_async.errors import (
 )
 from comfycontrol_async.limits import Limiter, Permit
 from comfycontrol_async.limits.redis import RedisLimiter
-from limits.limits_support import most_in_any_period
+from support.limiters import most_in_any_period
+from support.redis_server import RedisServer, eventually, servers
 
 pytestmark = pytest.mark.skipif(not servers(), reason="no Redis or Valkey server here")
 

@@ -10,7 +10,7 @@ import attrs
 import pytest
 
 from comfycontrol_async import Graph, models
-from comfycontrol_async._convert import page_structurer, structurer
+from comfycontrol_async._http._convert import page_structurer, structurer
 from comfycontrol_async.models import (
     InvalidItem,
     OpenEnum,

@@ -3,7 +3,6 @@
 import uuid
 from typing import Any
 
-import examples
 import pytest
 
 from comfycontrol_async import InvalidArgumentError
@@ -16,6 +15,7 @@ from comfycontrol_async.resources._checks import (
     check_text,
     join_tags,
 )
+from support import documented
 
 SECRET = "hunter2"
 
@@ -23,10 +23,10 @@ SECRET = "hunter2"
 @pytest.mark.parametrize(
     "value",
     [
-        pytest.param(examples.RUNNER_ID, id="uuid"),
-        pytest.param(examples.RUNNER_ID.upper(), id="upper-case"),
-        pytest.param(examples.TEMPLATE_ID, id="no-hex-as-in-the-documentation"),
-        pytest.param(uuid.UUID(examples.RUNNER_ID), id="uuid-object"),
+        pytest.param(documented.RUNNER_ID, id="uuid"),
+        pytest.param(documented.RUNNER_ID.upper(), id="upper-case"),
+        pytest.param(documented.TEMPLATE_ID, id="no-hex-as-in-the-documentation"),
+        pytest.param(uuid.UUID(documented.RUNNER_ID), id="uuid-object"),
     ],
 )
 def test_id(value: Any) -> None:

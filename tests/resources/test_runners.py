@@ -4,9 +4,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import aiohttp
-import examples
 import pytest
-from scripted import ScriptedApi
 
 from comfycontrol_async import (
     BadRequestError,
@@ -22,9 +20,11 @@ from comfycontrol_async import (
     ServerError,
     WorkflowSummary,
 )
-from comfycontrol_async._convert import structurer
+from comfycontrol_async._http._convert import structurer
+from support import documented
+from support.scripted import ScriptedApi
 
-ID = examples.RUNNER_ID
+ID = documented.RUNNER_ID
 SECRET = "secret_token"
 
 
@@ -47,15 +47,15 @@ def read(cls: type[Any], value: Any) -> Any:
 )
 async def test_list(api: ScriptedApi, comfy: ComfyControl, options: dict[str, Any], query: str) -> None:
     """Runners are listed page by page, newest first."""
-    api.answer("GET", f"/v1/runner?{query}", examples.RUNNERS)
+    api.answer("GET", f"/v1/runner?{query}", documented.RUNNERS)
     page = await comfy.runners.list(**options).page(1)
-    assert page.items == [read(Runner, item) for item in examples.RUNNERS["runners"]]
+    assert page.items == [read(Runner, item) for item in documented.RUNNERS["runners"]]
     assert (page.total, page.number, page.per_page) == (2, 1, options.get("per_page", 100))
 
 
 async def test_list_all(api: ScriptedApi, comfy: ComfyControl) -> None:
     """A walk fetches what it needs."""
-    first, second = examples.RUNNERS["runners"]
+    first, second = documented.RUNNERS["runners"]
     api.answer("GET", "/v1/runner?page=1&per_page=1", {"runners": [first], "total": 2})
     api.answer("GET", "/v1/runner?page=2&per_page=1", {"runners": [second], "total": 2})
     names = [runner.name async for runner in comfy.runners.list(per_page=1)]
@@ -64,7 +64,7 @@ async def test_list_all(api: ScriptedApi, comfy: ComfyControl) -> None:
 
 async def test_list_with_a_faulty_item(api: ScriptedApi, comfy: ComfyControl) -> None:
     """One malformed runner does not lose the others."""
-    api.answer("GET", "/v1/runner?page=1&per_page=100", {"runners": [{"id": 5}, examples.RUNNER], "total": 2})
+    api.answer("GET", "/v1/runner?page=1&per_page=100", {"runners": [{"id": 5}, documented.RUNNER], "total": 2})
     page = await comfy.runners.list().page()
     assert [runner.id for runner in page.items] == [ID]
     assert [(item.index, item.raw) for item in page.invalid_items] == [(0, {"id": 5})]
@@ -72,9 +72,9 @@ async def test_list_with_a_faulty_item(api: ScriptedApi, comfy: ComfyControl) ->
 
 async def test_get(api: ScriptedApi, comfy: ComfyControl) -> None:
     """One runner is fetched by its id; its headers are there and not shown."""
-    api.answer("GET", f"/v1/runner/{ID}", examples.RUNNER)
+    api.answer("GET", f"/v1/runner/{ID}", documented.RUNNER)
     runner = await comfy.runners.get(ID)
-    assert runner == read(Runner, examples.RUNNER)
+    assert runner == read(Runner, documented.RUNNER)
     assert runner.headers == {"Authorization": f"Bearer {SECRET}"}
     assert SECRET not in repr(runner)
 
@@ -92,9 +92,9 @@ async def test_get(api: ScriptedApi, comfy: ComfyControl) -> None:
 )
 async def test_create(api: ScriptedApi, comfy: ComfyControl, options: dict[str, Any], body: dict[str, Any]) -> None:
     """A runner is registered with one POST of JSON."""
-    api.answer("POST", "/v1/runner", examples.RUNNER, status=201)
+    api.answer("POST", "/v1/runner", documented.RUNNER, status=201)
     runner = await comfy.runners.create("Prodüction", "https://my-comfy.example.com", **options)
-    assert runner == read(Runner, examples.RUNNER)
+    assert runner == read(Runner, documented.RUNNER)
     assert api.calls[0].json == {"name": "Prodüction", "endpoint": "https://my-comfy.example.com", **body}
 
 
@@ -116,8 +116,8 @@ async def test_create(api: ScriptedApi, comfy: ComfyControl, options: dict[str, 
 )
 async def test_update(api: ScriptedApi, comfy: ComfyControl, options: dict[str, Any], body: dict[str, Any]) -> None:
     """Only what is given is sent, for the rest stays as it is."""
-    api.answer("PUT", f"/v1/runner/{ID}", examples.RUNNER)
-    assert await comfy.runners.update(ID, **options) == read(Runner, examples.RUNNER)
+    api.answer("PUT", f"/v1/runner/{ID}", documented.RUNNER)
+    assert await comfy.runners.update(ID, **options) == read(Runner, documented.RUNNER)
     assert api.calls[0].json == body
 
 
@@ -140,8 +140,8 @@ async def test_interrupt_is_repeated(api: ScriptedApi, comfy: ComfyControl) -> N
 
 async def test_history(api: ScriptedApi, comfy: ComfyControl) -> None:
     """A runner's last workflows come as a bare array."""
-    api.answer("GET", f"/v1/runner/{ID}/history", examples.HISTORY)
-    assert await comfy.runners.history(ID) == [read(WorkflowSummary, item) for item in examples.HISTORY]
+    api.answer("GET", f"/v1/runner/{ID}/history", documented.HISTORY)
+    assert await comfy.runners.history(ID) == [read(WorkflowSummary, item) for item in documented.HISTORY]
 
 
 @pytest.mark.parametrize(
@@ -239,27 +239,27 @@ def test_no_secret_in_the_error_of_a_header() -> None:
 
 async def test_managed_list(api: ScriptedApi, comfy: ComfyControl) -> None:
     """The service's own runners are listed under the same key."""
-    api.answer("GET", "/v1/managed-runner?page=1&per_page=100", examples.MANAGED_RUNNERS)
+    api.answer("GET", "/v1/managed-runner?page=1&per_page=100", documented.MANAGED_RUNNERS)
     page = await comfy.managed_runners.list().page(1)
-    assert page.items == [read(ManagedRunner, item) for item in examples.MANAGED_RUNNERS["runners"]]
+    assert page.items == [read(ManagedRunner, item) for item in documented.MANAGED_RUNNERS["runners"]]
 
 
 async def test_managed_get(api: ScriptedApi, comfy: ComfyControl) -> None:
     """One managed runner is fetched by its id."""
-    api.answer("GET", f"/v1/managed-runner/{ID}", examples.MANAGED_RUNNER)
-    assert await comfy.managed_runners.get(ID) == read(ManagedRunner, examples.MANAGED_RUNNER)
+    api.answer("GET", f"/v1/managed-runner/{ID}", documented.MANAGED_RUNNER)
+    assert await comfy.managed_runners.get(ID) == read(ManagedRunner, documented.MANAGED_RUNNER)
 
 
 async def test_managed_history(api: ScriptedApi, comfy: ComfyControl) -> None:
     """One's own last workflows on it come as a bare array."""
-    api.answer("GET", f"/v1/managed-runner/{ID}/history", examples.HISTORY)
+    api.answer("GET", f"/v1/managed-runner/{ID}/history", documented.HISTORY)
     assert [item.status for item in await comfy.managed_runners.history(ID)] == ["completed", "failed", "running"]
 
 
 async def test_managed_stats(api: ScriptedApi, comfy: ComfyControl) -> None:
     """The machine tells of itself."""
-    api.answer("GET", f"/v1/managed-runner/{ID}/stats", examples.STATS)
-    assert await comfy.managed_runners.stats(ID) == read(RunnerStats, examples.STATS)
+    api.answer("GET", f"/v1/managed-runner/{ID}/stats", documented.STATS)
+    assert await comfy.managed_runners.stats(ID) == read(RunnerStats, documented.STATS)
 
 
 async def test_managed_for_free(api: ScriptedApi, comfy: ComfyControl) -> None:

@@ -6,9 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-import examples
 import pytest
-from scripted import ScriptedApi
 
 from comfycontrol_async import (
     ComfyControl,
@@ -20,10 +18,12 @@ from comfycontrol_async import (
     Template,
     TemplateSummary,
 )
-from comfycontrol_async._convert import structurer
+from comfycontrol_async._http._convert import structurer
+from support import documented
+from support.scripted import ScriptedApi
 
-ID = examples.TEMPLATE_ID
-READ: Template = structurer(Template)(examples.TEMPLATE)
+ID = documented.TEMPLATE_ID
+READ: Template = structurer(Template)(documented.TEMPLATE)
 
 
 def body(call_data: dict[str, Any]) -> Any:
@@ -35,35 +35,35 @@ def body(call_data: dict[str, Any]) -> Any:
 
 async def test_list(api: ScriptedApi, comfy: ComfyControl) -> None:
     """Templates are listed without their graphs."""
-    api.answer("GET", "/v1/template?page=1&per_page=100", examples.TEMPLATES)
-    assert await comfy.templates.list().all() == [structurer(TemplateSummary)(examples.TEMPLATE_SUMMARY)]
+    api.answer("GET", "/v1/template?page=1&per_page=100", documented.TEMPLATES)
+    assert await comfy.templates.list().all() == [structurer(TemplateSummary)(documented.TEMPLATE_SUMMARY)]
 
 
 async def test_get(api: ScriptedApi, comfy: ComfyControl) -> None:
     """One template is fetched with its graph."""
-    api.answer("GET", f"/v1/template/{ID}", {**examples.TEMPLATE, "body": examples.GRAPH})
+    api.answer("GET", f"/v1/template/{ID}", {**documented.TEMPLATE, "body": documented.GRAPH})
     template = await comfy.templates.get(ID)
-    assert template.graph == Graph(examples.GRAPH)
+    assert template.graph == Graph(documented.GRAPH)
 
 
 @pytest.mark.parametrize("kind", ["mapping", "graph", "template", "path", "str"])
 async def test_create(api: ScriptedApi, comfy: ComfyControl, tmp_path: Path, kind: str) -> None:
     """A graph is stored from whatever it is given as, in one POST of a form."""
     path = tmp_path / "graph.json"
-    path.write_text(json.dumps(examples.GRAPH))
-    template: Template = structurer(Template)({**examples.TEMPLATE, "body": examples.GRAPH})
+    path.write_text(json.dumps(documented.GRAPH))
+    template: Template = structurer(Template)({**documented.TEMPLATE, "body": documented.GRAPH})
     sources: dict[str, Any] = {
-        "mapping": examples.GRAPH,
-        "graph": Graph(examples.GRAPH),
+        "mapping": documented.GRAPH,
+        "graph": Graph(documented.GRAPH),
         "template": template,
         "path": path,
         "str": str(path),
     }
-    api.answer("POST", "/v1/template", examples.TEMPLATE, status=201)
+    api.answer("POST", "/v1/template", documented.TEMPLATE, status=201)
     assert await comfy.templates.create("Näme", "What it does", sources[kind]) == READ
     data = api.calls[0].data
     assert list(data) == ["name", "description", "body"]
-    assert (data["name"], data["description"], body(data)) == ("Näme", "What it does", examples.GRAPH)
+    assert (data["name"], data["description"], body(data)) == ("Näme", "What it does", documented.GRAPH)
 
 
 @pytest.mark.parametrize(
@@ -71,9 +71,9 @@ async def test_create(api: ScriptedApi, comfy: ComfyControl, tmp_path: Path, kin
     [
         pytest.param({"name": "New"}, {"name": "New"}, id="name"),
         pytest.param({"description": "New"}, {"description": "New"}, id="description"),
-        pytest.param({"graph": examples.GRAPH}, {}, id="graph"),
+        pytest.param({"graph": documented.GRAPH}, {}, id="graph"),
         pytest.param(
-            {"name": "New", "description": "Too", "graph": examples.GRAPH},
+            {"name": "New", "description": "Too", "graph": documented.GRAPH},
             {"name": "New", "description": "Too"},
             id="all",
         ),
@@ -81,11 +81,11 @@ async def test_create(api: ScriptedApi, comfy: ComfyControl, tmp_path: Path, kin
 )
 async def test_update(api: ScriptedApi, comfy: ComfyControl, options: dict[str, Any], fields: dict[str, str]) -> None:
     """Only what is given is sent."""
-    api.answer("PUT", f"/v1/template/{ID}", examples.TEMPLATE)
+    api.answer("PUT", f"/v1/template/{ID}", documented.TEMPLATE)
     assert await comfy.templates.update(ID, **options) == READ
     data = dict(api.calls[0].data)
     if "graph" in options:
-        assert body(data) == examples.GRAPH
+        assert body(data) == documented.GRAPH
         del data["body"]
     assert data == fields
 
@@ -94,12 +94,12 @@ async def test_create_is_never_repeated(api: ScriptedApi, comfy: ComfyControl) -
     """A template that may have been stored is not stored again, while an update is."""
     api.fail("POST", "/v1/template", aiohttp.ServerDisconnectedError())
     with pytest.raises(ResponseLostError):
-        await comfy.templates.create("n", "d", examples.GRAPH)
+        await comfy.templates.create("n", "d", documented.GRAPH)
     assert len(api.calls) == 1
     api.fail("PUT", f"/v1/template/{ID}", aiohttp.ServerDisconnectedError())
-    api.answer("PUT", f"/v1/template/{ID}", examples.TEMPLATE)
-    assert await comfy.templates.update(ID, graph=examples.GRAPH) == READ
-    assert [body(call.data) for call in api.calls[1:]] == [examples.GRAPH] * 2
+    api.answer("PUT", f"/v1/template/{ID}", documented.TEMPLATE)
+    assert await comfy.templates.update(ID, graph=documented.GRAPH) == READ
+    assert [body(call.data) for call in api.calls[1:]] == [documented.GRAPH] * 2
 
 
 async def test_tier_limit(api: ScriptedApi, comfy: ComfyControl) -> None:
@@ -107,11 +107,11 @@ async def test_tier_limit(api: ScriptedApi, comfy: ComfyControl) -> None:
     message = "Template limit exceeded for your tier"
     api.answer("POST", "/v1/template", {"status": 403, "message": message}, status=403)
     with pytest.raises(PermissionDeniedError, match=message):
-        await comfy.templates.create("n", "d", examples.GRAPH)
+        await comfy.templates.create("n", "d", documented.GRAPH)
 
 
 Call = Callable[[ComfyControl], Awaitable[object]]
-GRAPH = examples.GRAPH
+GRAPH = documented.GRAPH
 
 
 @pytest.mark.parametrize(

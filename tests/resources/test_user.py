@@ -1,17 +1,17 @@
 """`comfy.user`."""
 
-import examples
 import pytest
-from scripted import ScriptedApi
 
 from comfycontrol_async import AuthenticationError, ComfyControl, User
-from comfycontrol_async._convert import structurer
+from comfycontrol_async._http._convert import structurer
+from support import documented
+from support.scripted import ScriptedApi
 
 
 async def test_get(api: ScriptedApi, comfy: ComfyControl) -> None:
     """The account is fetched with one request."""
-    api.answer("GET", "/v1/user", examples.USER)
-    assert await comfy.user.get() == structurer(User)(examples.USER)
+    api.answer("GET", "/v1/user", documented.USER)
+    assert await comfy.user.get() == structurer(User)(documented.USER)
     assert api.asked == ["GET /v1/user"]
 
 

@@ -9,9 +9,7 @@ from typing import Any
 
 import aiohttp
 import attrs
-import examples
 import pytest
-from scripted import ScriptedApi, cut
 
 from comfycontrol_async import (
     BadRequestError,
@@ -31,13 +29,15 @@ from comfycontrol_async import (
     WorkflowSummary,
     WorkflowUpdate,
 )
-from comfycontrol_async._convert import structurer
+from comfycontrol_async._http._convert import structurer
 from comfycontrol_async.resources.workflows import parameters_of
+from support import documented
+from support.scripted import ScriptedApi, cut
 
-ID = examples.WORKFLOW_ID
-GRAPH = examples.GRAPH
+ID = documented.WORKFLOW_ID
+GRAPH = documented.GRAPH
 PARAMS: dict[str, Any] = {"prompt": "a cät", "input_image": b"png"}
-SUMMARY: WorkflowSummary = structurer(WorkflowSummary)(examples.ACCEPTED)
+SUMMARY: WorkflowSummary = structurer(WorkflowSummary)(documented.ACCEPTED)
 
 
 # Reading
@@ -56,22 +56,22 @@ SUMMARY: WorkflowSummary = structurer(WorkflowSummary)(examples.ACCEPTED)
 )
 async def test_list(api: ScriptedApi, comfy: ComfyControl, options: dict[str, Any], query: str) -> None:
     """Workflows are listed page by page, newest first."""
-    api.answer("GET", f"/v1/workflow?{query}", examples.WORKFLOWS)
+    api.answer("GET", f"/v1/workflow?{query}", documented.WORKFLOWS)
     page = await comfy.workflows.list(**options).page(1)
     assert [item.status for item in page.items] == ["completed", "failed", "running"]
 
 
 async def test_get(api: ScriptedApi, comfy: ComfyControl) -> None:
     """One workflow is fetched in full."""
-    api.answer("GET", f"/v1/workflow/{ID}", examples.WORKFLOW)
-    assert await comfy.workflows.get(ID) == structurer(Workflow)(examples.WORKFLOW)
+    api.answer("GET", f"/v1/workflow/{ID}", documented.WORKFLOW)
+    assert await comfy.workflows.get(ID) == structurer(Workflow)(documented.WORKFLOW)
 
 
 async def test_outputs(api: ScriptedApi, comfy: ComfyControl) -> None:
     """Outputs come as a bare array; their signed URLs are kept and not shown."""
-    api.answer("GET", f"/v1/workflow/{ID}/outputs", examples.OUTPUTS)
+    api.answer("GET", f"/v1/workflow/{ID}/outputs", documented.OUTPUTS)
     outputs = await comfy.workflows.outputs(ID)
-    assert outputs == structurer(list[Output])(examples.OUTPUTS)
+    assert outputs == structurer(list[Output])(documented.OUTPUTS)
     assert "secret_signature" not in repr(outputs)
 
 
@@ -87,7 +87,7 @@ async def test_no_outputs(api: ScriptedApi, comfy: ComfyControl, payload: Any) -
 
 async def test_create(api: ScriptedApi, comfy: ComfyControl) -> None:
     """A workflow is one POST of a form: name, graph, tags, and a field for each parameter, defaults filled in."""
-    api.answer("POST", "/v1/workflow", examples.ACCEPTED, status=201)
+    api.answer("POST", "/v1/workflow", documented.ACCEPTED, status=201)
     made = await comfy.workflows.create(GRAPH, name="Text to Image", params=PARAMS, tags=["production", "text2img"])
     assert made == SUMMARY
     data = api.calls[0].data
@@ -107,7 +107,7 @@ async def test_create_with_everything_given(api: ScriptedApi, comfy: ComfyContro
     """Values are sent as they are given, and a file under its own name."""
     path = tmp_path / "cät 1.png"
     path.write_bytes(b"png")
-    api.answer("POST", "/v1/workflow", examples.ACCEPTED, status=201)
+    api.answer("POST", "/v1/workflow", documented.ACCEPTED, status=201)
     params = {"prompt": "", "num_steps": 8, "sampler": "dpmpp_2m", "input_image": path}
     await comfy.workflows.create(GRAPH, name="n", params=params)
     data = api.calls[0].data
@@ -121,7 +121,7 @@ async def test_create_tells_what_is_odd(
 ) -> None:
     """What is odd about a graph and may run is logged, and sent."""
     graph = {"1": {"class_type": "MyCustomNode", "inputs": {}}}
-    api.answer("POST", "/v1/workflow", examples.ACCEPTED)
+    api.answer("POST", "/v1/workflow", documented.ACCEPTED)
     with caplog.at_level(logging.WARNING, logger="comfycontrol_async"):
         await comfy.workflows.create(graph, name="odd")
     assert "the graph of 'odd': no node looks like an output" in caplog.text
@@ -130,7 +130,7 @@ async def test_create_tells_what_is_odd(
 LOST: dict[str, tuple[Callable[[ScriptedApi, str], None], type[Exception]]] = {
     "server-error": (lambda api, path: api.answer("POST", path, status=502), ServerError),
     "disconnected": (lambda api, path: api.fail("POST", path, aiohttp.ServerDisconnectedError()), ResponseLostError),
-    "body-cut": (lambda api, path: api.answer("POST", path, examples.ACCEPTED, spoil=cut), ResponseLostError),
+    "body-cut": (lambda api, path: api.answer("POST", path, documented.ACCEPTED, spoil=cut), ResponseLostError),
     "body-truncated": (lambda api, path: api.answer("POST", path, body=b'{"id": "a1b'), ResponseFormatError),
     "body-empty": (lambda api, path: api.answer("POST", path), ResponseFormatError),
     "no-workflow": (lambda api, path: api.answer("POST", path, {"ok": True}), ResponseFormatError),
@@ -153,7 +153,7 @@ async def test_outcome_unknown(api: ScriptedApi, comfy: ComfyControl, kind: str,
 async def test_create_is_repeated_when_it_certainly_was_not_made(api: ScriptedApi, comfy: ComfyControl) -> None:
     """A create that never left is sent again, file and all."""
     api.fail("POST", "/v1/workflow", aiohttp.ClientConnectionError("refused"), sent=False, times=2)
-    api.answer("POST", "/v1/workflow", examples.ACCEPTED)
+    api.answer("POST", "/v1/workflow", documented.ACCEPTED)
     assert await comfy.workflows.create(GRAPH, name="n", params=PARAMS) == SUMMARY
     assert [call.data["$input_image"][2] for call in api.calls] == [b"png"] * 3
 
@@ -187,16 +187,16 @@ async def test_cancel_refused(api: ScriptedApi, comfy: ComfyControl) -> None:
 @pytest.mark.parametrize("params", [None, {}], ids=["none", "empty"])
 async def test_rerun_as_it_was(api: ScriptedApi, comfy: ComfyControl, params: Any) -> None:
     """Without changes a rerun is one request with an empty form."""
-    api.answer("POST", f"/v1/workflow/{ID}/rerun", examples.ACCEPTED)
+    api.answer("POST", f"/v1/workflow/{ID}/rerun", documented.ACCEPTED)
     assert await comfy.workflows.rerun(ID, params=params) == SUMMARY
     assert [call.data for call in api.calls] == [{}]
 
 
 async def test_rerun_with_changes(api: ScriptedApi, comfy: ComfyControl) -> None:
     """Only what is given is sent, in the field of its kind, which the stored workflow tells."""
-    stored = {**examples.WORKFLOW, "workflow_json": GRAPH, "workflow_params": None}
+    stored = {**documented.WORKFLOW, "workflow_json": GRAPH, "workflow_params": None}
     api.answer("GET", f"/v1/workflow/{ID}", stored)
-    api.answer("POST", f"/v1/workflow/{ID}/rerun", examples.ACCEPTED)
+    api.answer("POST", f"/v1/workflow/{ID}/rerun", documented.ACCEPTED)
     await comfy.workflows.rerun(ID, params={"sampler": "dpmpp_2m", "input_image": File(b"x", filename="new.png")})
     assert api.calls[1].data == {"#sampler": "dpmpp_2m", "$input_image": ("new.png", "image/png", b"x")}
 
@@ -204,11 +204,11 @@ async def test_rerun_with_changes(api: ScriptedApi, comfy: ComfyControl) -> None
 async def test_rerun_of_a_graph_whose_placeholders_were_replaced(api: ScriptedApi, comfy: ComfyControl) -> None:
     """When the stored graph has no placeholders any more, the stored pairs tell the parameters."""
     stored = {
-        **examples.WORKFLOW,
+        **documented.WORKFLOW,
         "workflow_params": [["$text(prompt)", "x"], ["#choice(sampler)", "euler"], ["$file( image )", None], []],
     }
     api.answer("GET", f"/v1/workflow/{ID}", stored)
-    api.answer("POST", f"/v1/workflow/{ID}/rerun", examples.ACCEPTED)
+    api.answer("POST", f"/v1/workflow/{ID}/rerun", documented.ACCEPTED)
     await comfy.workflows.rerun(ID, params={"prompt": "y", "sampler": "any", "image": b"z"})
     assert api.calls[1].data == {
         "$prompt": "y",
@@ -229,7 +229,7 @@ async def test_rerun_with_faulty_changes(
     api: ScriptedApi, comfy: ComfyControl, params: dict[str, Any], message: str
 ) -> None:
     """A faulty change is found before anything is made."""
-    api.answer("GET", f"/v1/workflow/{ID}", {**examples.WORKFLOW, "workflow_json": GRAPH})
+    api.answer("GET", f"/v1/workflow/{ID}", {**documented.WORKFLOW, "workflow_json": GRAPH})
     with pytest.raises(GraphError, match=message):
         await comfy.workflows.rerun(ID, params=params)
     assert api.asked == [f"GET /v1/workflow/{ID}"]
@@ -237,7 +237,7 @@ async def test_rerun_with_faulty_changes(
 
 def test_parameters_of_a_stored_workflow() -> None:
     """The graph's own placeholders come first, and the pairs add what is not there any more."""
-    workflow: Workflow = structurer(Workflow)(examples.WORKFLOW)
+    workflow: Workflow = structurer(Workflow)(documented.WORKFLOW)
     assert [(p.kind, p.name) for p in parameters_of(workflow)] == [("text", "prompt"), ("choice", "sampler")]
     workflow = attrs.evolve(workflow, workflow_json=GRAPH)
     found = {p.name: p for p in parameters_of(workflow)}
@@ -263,9 +263,9 @@ async def subscribed(comfy: ComfyControl) -> list[WorkflowUpdate]:
 
 async def test_subscribe(api: ScriptedApi, comfy: ComfyControl) -> None:
     """A stream gives the updates as the API sends them, over one connection."""
-    stream = events(*examples.UPDATES) + b'data: {"status": "brok'
+    stream = events(*documented.UPDATES) + b'data: {"status": "brok'
     api.answer("GET", f"/v1/workflow/{ID}/subscribe", body=stream, content_type="text/event-stream")
-    assert await subscribed(comfy) == [structurer(WorkflowUpdate)(update) for update in examples.UPDATES]
+    assert await subscribed(comfy) == [structurer(WorkflowUpdate)(update) for update in documented.UPDATES]
     assert len(api.calls) == 1
 
 
@@ -282,7 +282,7 @@ async def test_subscribe_to_nonsense(
     api: ScriptedApi, comfy: ComfyControl, stream: bytes, message: str, path: str
 ) -> None:
     """An event that is not as documented is an error, after the updates before it."""
-    api.answer("GET", f"/v1/workflow/{ID}/subscribe", body=events(examples.UPDATES[0]) + stream)
+    api.answer("GET", f"/v1/workflow/{ID}/subscribe", body=events(documented.UPDATES[0]) + stream)
     updates = comfy.workflows.subscribe(ID)
     assert (await anext(updates)).status == "queued"
     with pytest.raises(ResponseFormatError, match=message) as caught:
@@ -311,7 +311,7 @@ async def test_subscribe_and_leave(api: ScriptedApi, comfy: ComfyControl) -> Non
     def watch(response: aiohttp.ClientResponse) -> None:
         response.close = lambda: closed.append(True)  # type: ignore[method-assign] # to see it called
 
-    api.answer("GET", f"/v1/workflow/{ID}/subscribe", body=events(*examples.UPDATES), spoil=watch)
+    api.answer("GET", f"/v1/workflow/{ID}/subscribe", body=events(*documented.UPDATES), spoil=watch)
     async with aclosing(comfy.workflows.subscribe(ID)) as updates:
         await anext(updates)
         assert closed == []

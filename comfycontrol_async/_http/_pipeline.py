@@ -1,0 +1,115 @@
+"""Pipeline: the one request loop, from a `Request` to its value: limiter -> attempt -> classify -> retry."""
+
+import logging
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import attrs
+
+from comfycontrol_async._clock import SYSTEM_CLOCK, Clock
+from comfycontrol_async._http._config import Timeouts
+from comfycontrol_async._http._decode import error_of, fate_of, parse_json
+from comfycontrol_async._http._request import Answer, Request, Response
+from comfycontrol_async._http._retry import Fate, RetryPolicy, retry_after
+from comfycontrol_async._http._transport import Failure, Stream, Transport
+from comfycontrol_async.errors import APIError, ResponseFormatError, TransportError
+from comfycontrol_async.limits import Limiter, Permit, Priority
+
+log = logging.getLogger("comfycontrol_async.http")
+
+T = TypeVar("T")
+
+
+@attrs.frozen(kw_only=True)
+class Pipeline:
+    """Sends requests through the limiter, again where that is safe, and structures what comes back.
+
+    `limiter` is a function, for the default limiter depends on the running loop. `chance` gives random numbers in
+    [0, 1) for the jitter.
+    """
+
+    transport: Transport
+    limiter: Callable[[], Limiter]
+    retry: RetryPolicy
+    timeouts: Timeouts
+    chance: Callable[[], float]
+    priority: Priority = Priority.NORMAL
+    max_wait: float | None = None
+    clock: Clock = SYSTEM_CLOCK
+
+    async def send(self, request: Request[T]) -> T:
+        """Send `request` and return its value.
+
+        Raises:
+            TransportError, APIError: after all that the retry policy allows.
+            ResponseFormatError: the answer is not what the API documents.
+            RateLimitWaitError: the rate limit needs longer than `max_wait`.
+        """
+        answer = await self._exchange(request)
+        assert isinstance(answer, Response)  # only `open` asks for streams
+        try:
+            return request.structure(_value(request, answer))
+        except ResponseFormatError as error:
+            error.method, error.path = request.method, request.path
+            raise
+
+    async def open(self, request: Request[Any]) -> Stream:
+        """Send a `request` for a stream and return it once its headers are here; the caller closes it.
+
+        Raises:
+            TransportError, APIError, RateLimitWaitError: as `send`.
+        """
+        answer = await self._exchange(request)
+        assert isinstance(answer, Stream)  # the transport gives one for every success of a stream request
+        return answer
+
+    async def _exchange(self, request: Request[Any]) -> Response | Stream:
+        permit = await self._acquire()
+        started = self.clock.monotonic()
+        attempts = 0
+        while True:
+            answer = await self.transport.attempt(request, permit, self.timeouts)
+            if not isinstance(answer, Failure) and 200 <= answer.status < 300:
+                return answer
+            error, fate, asked = self._judge(request, answer)
+            if fate is not Fate.REFUSED:
+                attempts += 1
+            delay = retry_after(
+                self.retry,
+                fate,
+                request.repeat,
+                attempt=attempts,
+                elapsed=self.clock.monotonic() - started,
+                asked=asked,
+                chance=self.chance(),
+            )
+            if fate is Fate.REFUSED:
+                self.limiter().cool_down(max(self.limiter().snapshot().period, asked or 0.0))
+            if delay is None:
+                raise error
+            log.info("%s %s: %s; again in %.2f s", request.method, request.path, error, delay)
+            if fate is Fate.REFUSED:
+                permit = await permit.requeue(max_wait=self.max_wait)
+            else:
+                await self.clock.sleep(delay)
+                permit = await self._acquire()
+
+    async def _acquire(self) -> Permit:
+        self.transport.bind()
+        return await self.limiter().acquire(self.priority, max_wait=self.max_wait)
+
+    def _judge(
+        self, request: Request[Any], answer: Response | Stream | Failure
+    ) -> tuple[TransportError | APIError, Fate, float | None]:
+        """Say what an answer that is no success means: the error, the request's fate, the server's Retry-After."""
+        if isinstance(answer, Failure):
+            return answer.error, answer.fate, None
+        assert isinstance(answer, Response)  # a stream is always a success
+        error = error_of(answer, request.method, request.path, self.clock.utcnow())
+        return error, fate_of(answer.status), error.retry_after
+
+
+def _value(request: Request[Any], answer: Response) -> Any:
+    if request.answer is Answer.NOTHING or (request.answer is Answer.MAYBE and not answer.body.strip()):
+        return None
+    return parse_json(answer.body, answer.headers.get("Content-Type", ""))

@@ -1,0 +1,114 @@
+"""What to do after an attempt: pure decisions from (request, outcome, attempt, elapsed).
+
+    outcome                         GET, PUT, cancel, interrupt     create, rerun
+    certainly never left            again                           again
+    429                             gate, again                     gate, again
+    5xx, or sent and no answer      again, backoff                  raise: whoever submits reconciles
+    any other error status          raise                           raise
+
+A 429 was certainly not processed, so it is safe to send anything again; the gate times it, and it does not count as an
+attempt. Backoff is exponential with full jitter; a server's Retry-After (RFC 9110, 10.2.3) is a lower bound.
+"""
+
+import math
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from enum import Enum
+
+import attrs
+
+from comfycontrol_async._http._request import Repeat
+from comfycontrol_async.errors import ConfigurationError
+
+
+class Fate(Enum):
+    """What is known of an attempt that did not succeed."""
+
+    NEVER_LEFT = "never left"  # no byte of it reached the server
+    REFUSED = "refused"  # 429: the server did not process it
+    UNKNOWN = "unknown"  # sent and no usable answer, or a 5xx: it may have taken effect
+    FINAL = "final"  # the same again would end the same
+
+
+@attrs.frozen(kw_only=True)
+class RetryPolicy:
+    """How hard a request is tried.
+
+    `attempts` counts the first one; 429s that the gate absorbs do not count. `max_elapsed` bounds the time from the
+    first sending to the last, `base_delay` and `max_delay` the backoff; seconds.
+
+    Raises:
+        ConfigurationError: a number that makes no sense.
+    """
+
+    attempts: int = 5
+    max_elapsed: float = 120.0
+    base_delay: float = 0.5
+    max_delay: float = 8.0
+
+    def __attrs_post_init__(self) -> None:
+        attempts = self.attempts
+        if isinstance(attempts, bool) or not isinstance(attempts, int) or attempts < 1:
+            raise ConfigurationError(f"RetryPolicy.attempts must be a whole number from 1, not {attempts!r}")
+        for name in ("max_elapsed", "base_delay", "max_delay"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= 0:
+                raise ConfigurationError(f"RetryPolicy.{name} must be a number of seconds from 0, not {value!r}")
+
+
+def backoff(policy: RetryPolicy, attempt: int, chance: float) -> float:
+    """Return the pause after the `attempt`th attempt (from 1); `chance` is uniform in [0, 1)."""
+    ceiling = min(policy.max_delay, policy.base_delay * 2.0 ** min(attempt - 1, 60))
+    return ceiling * chance
+
+
+def retry_after(
+    policy: RetryPolicy,
+    fate: Fate,
+    repeat: Repeat,
+    *,
+    attempt: int,
+    elapsed: float,
+    asked: float | None,
+    chance: float,
+) -> float | None:
+    """Decide after a failed attempt: seconds until the next one, or None to give up.
+
+    Args:
+        attempt: how many attempts counted so far, this one included.
+        elapsed: seconds since the first attempt was sent.
+        asked: the server's Retry-After in seconds.
+        chance: a random number in [0, 1), for the jitter.
+    """
+    if fate is Fate.FINAL or elapsed >= policy.max_elapsed:
+        return None
+    if fate is Fate.REFUSED:
+        # The gate does the waiting; what the server asks for counts against the bound all the same.
+        return 0.0 if elapsed + (asked or 0.0) <= policy.max_elapsed else None
+    if attempt >= policy.attempts or (fate is Fate.UNKNOWN and repeat is Repeat.NEVER):
+        return None
+    delay = max(backoff(policy, attempt, chance), asked or 0.0)
+    return delay if elapsed + delay <= policy.max_elapsed else None
+
+
+def parse_retry_after(value: str | None, now: datetime) -> float | None:
+    """Read a Retry-After header, seconds or a date (RFC 9110, 10.2.3); None when it says nothing usable."""
+    if value is None:
+        return None
+    try:
+        seconds = float(value)
+    except ValueError:
+        moment = parse_date(value)
+        if moment is None:
+            return None
+        seconds = (moment - now).total_seconds()
+    return max(0.0, seconds) if math.isfinite(seconds) else None
+
+
+def parse_date(value: str) -> datetime | None:
+    """Read an HTTP date (RFC 9110, 5.6.7) as an aware datetime; None when it is none."""
+    try:
+        moment = parsedate_to_datetime(value)
+    except (ValueError, TypeError, OverflowError):
+        return None
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment

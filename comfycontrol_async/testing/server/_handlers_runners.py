@@ -1,0 +1,138 @@
+"""Endpoints of runners, managed runners and the user."""
+
+from collections.abc import Callable
+from typing import Any
+
+from comfycontrol_async.testing.server._call import Call
+from comfycontrol_async.testing.server._records import Answer, ApiError, json_answer
+from comfycontrol_async.testing.server._serializers import summary
+from comfycontrol_async.testing.server._state import found
+from comfycontrol_async.testing.server._validation import (
+    check_choice,
+    check_endpoint,
+    check_headers,
+    check_page,
+    check_tags,
+    check_text,
+    read_object,
+)
+
+_STATUSES = ("active", "disabled")
+_HISTORY = 10
+_STATS = {
+    "system": {
+        "os": "posix",
+        "ram_total": 64 << 30,
+        "ram_free": 48 << 30,
+        "comfyui_version": "0.3.77",
+        "python_version": "3.12.12",
+    },
+    "devices": [{"name": "cuda:0", "type": "cuda", "vram_total": 24 << 30, "vram_free": 20 << 30}],
+    "dev_mode": False,
+    "extensions": ["ComfyUI-Manager"],
+}
+_CHECKS: dict[str, Callable[[Any], Any]] = {
+    "name": lambda value: check_text(value, "name", 100),
+    "endpoint": check_endpoint,
+    "headers": check_headers,
+    "tags": check_tags,
+    "status": lambda value: check_choice(value, "status", _STATUSES),
+}
+
+
+async def list_runners(call: Call) -> Answer:
+    """GET /v1/runner."""
+    query = call.record.query
+    status = check_choice(query["status"], "status", _STATUSES) if "status" in query else None
+    runners = [runner for runner in call.state.runners.values() if status in (None, runner["status"])]
+    return page_answer(call, "runners", runners)
+
+
+async def create_runner(call: Call) -> Answer:
+    """POST /v1/runner."""
+    given = await read_object(call.request, call.record)
+    fields = {"name": given.get("name"), "endpoint": given.get("endpoint")}
+    fields |= {"headers": given.get("headers", {}), "tags": given.get("tags", [])}
+    checked = {name: _CHECKS[name](value) for name, value in fields.items()}
+    if len(call.state.runners) >= call.state.options.runner_limit:
+        raise ApiError(403, "Runner limit exceeded for your tier")
+    return json_answer(call.state.add_runner(checked), 201)
+
+
+async def get_runner(call: Call) -> Answer:
+    """GET /v1/runner/{id}."""
+    return json_answer(found(call.state.runners.get(call.id)))
+
+
+async def update_runner(call: Call) -> Answer:
+    """PUT /v1/runner/{id}: only what is given changes."""
+    runner = found(call.state.runners.get(call.id))
+    given = await read_object(call.request, call.record)
+    call.state.change(runner, {name: check(given[name]) for name, check in _CHECKS.items() if name in given})
+    return json_answer(runner)
+
+
+async def interrupt_runner(call: Call) -> Answer:
+    """POST /v1/runner/{id}/interrupt: whatever runs there is cancelled."""
+    found(call.state.runners.get(call.id))
+    now = call.now
+    for record in call.state.workflows.by_id.values():
+        if record.runner_id == call.id and record.life.status(now) == "running":
+            record.life = record.life.end(now, "cancelled")
+    return Answer(200)
+
+
+async def runner_history(call: Call) -> Answer:
+    """GET /v1/runner/{id}/history."""
+    found(call.state.runners.get(call.id))
+    return _history(call)
+
+
+async def list_managed_runners(call: Call) -> Answer:
+    """GET /v1/managed-runner."""
+    _check_tier(call)
+    return page_answer(call, "runners", list(call.state.managed_runners.values()))
+
+
+async def get_managed_runner(call: Call) -> Answer:
+    """GET /v1/managed-runner/{id}."""
+    return json_answer(_managed(call))
+
+
+async def managed_runner_history(call: Call) -> Answer:
+    """GET /v1/managed-runner/{id}/history."""
+    _managed(call)
+    return _history(call)
+
+
+async def managed_runner_stats(call: Call) -> Answer:
+    """GET /v1/managed-runner/{id}/stats."""
+    _managed(call)
+    return json_answer(_STATS)
+
+
+async def get_user(call: Call) -> Answer:
+    """GET /v1/user."""
+    return json_answer(call.state.user)
+
+
+def page_answer(call: Call, key: str, things: list[dict[str, Any]]) -> Answer:
+    """Return one page of `things`, given oldest first and shown newest first."""
+    number, size = check_page(call.record.query)
+    first = (number - 1) * size
+    return json_answer({key: things[::-1][first : first + size], "total": len(things)})
+
+
+def _check_tier(call: Call) -> None:
+    if call.state.options.tier == "free":
+        raise ApiError(403, "Managed runners require Pro or Plus tier")
+
+
+def _managed(call: Call) -> dict[str, Any]:
+    _check_tier(call)
+    return found(call.state.managed_runners.get(call.id))
+
+
+def _history(call: Call) -> Answer:
+    now = call.now
+    return json_answer([summary(record, now) for record in call.state.workflows.of_runner(call.id, _HISTORY)])

@@ -1,0 +1,147 @@
+"""Endpoints of workflows, except the stream."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from comfycontrol_async.testing.server._call import Call
+from comfycontrol_async.testing.server._graph import bad_file_names, find_placeholders, graph_fault
+from comfycontrol_async.testing.server._life import OUTCOMES, Life, plan_life, plan_waiting
+from comfycontrol_async.testing.server._records import Answer, ApiError, json_answer
+from comfycontrol_async.testing.server._serializers import full, outputs, summary
+from comfycontrol_async.testing.server._validation import (
+    Form,
+    Upload,
+    check_choice,
+    check_page,
+    check_text,
+    parse_object,
+)
+from comfycontrol_async.testing.server._workflows import StoredFile, WorkflowRecord, make_id, pair_up, safe_name
+
+_LISTED = ("completed", "running", "queued", "failed", "cancelled")
+
+
+async def list_workflows(call: Call) -> Answer:
+    """GET /v1/workflow."""
+    query = call.record.query
+    status = check_choice(query["status"], "status", _LISTED) if "status" in query else None
+    records, total = call.state.workflows.page(status, *check_page(query))
+    now = call.now
+    return json_answer({"workflows": [summary(record, now) for record in records], "total": total})
+
+
+async def create_workflow(call: Call) -> Answer:
+    """POST /v1/workflow."""
+    form = await call.form()
+    name = check_text(form.fields.get("name"), "name", 200)
+    if "workflow_json" not in form.files:
+        raise ApiError(400, "workflow_json must be a file")
+    graph = parse_object(form.files["workflow_json"].data, "workflow_json")
+    tags = [tag for tag in (part.strip() for part in form.fields.get("tags", "").split(",")) if tag]
+    return _start(call, name, tags, graph, _values(form), _store(call, form))
+
+
+async def get_workflow(call: Call) -> Answer:
+    """GET /v1/workflow/{id}."""
+    return json_answer(full(call.state.workflow(call.id), call.now, call.state.user["id"]))
+
+
+async def cancel_workflow(call: Call) -> Answer:
+    """POST /v1/workflow/{id}/cancel: only what is queued or running."""
+    record = call.state.workflow(call.id)
+    now = call.now
+    status = record.life.status(now)
+    if status not in ("queued", "running"):
+        raise ApiError(400, f"workflow cannot be cancelled while it is {status}")
+    record.life = record.life.end(now + call.state.options.cancel_delay, "cancelled")
+    return Answer(200)
+
+
+async def rerun_workflow(call: Call) -> Answer:
+    """POST /v1/workflow/{id}/rerun: what is given replaces the stored values."""
+    old = call.state.workflow(call.id)
+    form = await call.form()
+    values = {**old.values, **_values(form)}
+    return _start(call, old.name, old.tags, old.graph, values, {**old.files, **_store(call, form)})
+
+
+async def workflow_outputs(call: Call) -> Answer:
+    """GET /v1/workflow/{id}/outputs: only of what completed."""
+    record = call.state.workflow(call.id)
+    if record.life.status(call.now) != "completed":
+        raise ApiError(404, "requested entity not found")
+    return json_answer(outputs(record, call.state.signer))
+
+
+def _values(form: Form) -> dict[str, str]:
+    return {name: value for name, value in form.fields.items() if name.startswith(("$", "#"))}
+
+
+def _store(call: Call, form: Form) -> dict[str, StoredFile]:
+    return {
+        name[1:]: _stored(name[1:], upload, make_id(call.state.draw)[:8])
+        for name, upload in form.files.items()
+        if name.startswith("$")
+    }
+
+
+def _stored(name: str, upload: Upload, mark: str) -> StoredFile:
+    stored_as = f"{safe_name(name)}_{mark}_{safe_name(upload.filename)}"
+    return StoredFile(upload.filename, stored_as, upload.content_type, upload.data)
+
+
+def _check_values(graph: Any, values: Mapping[str, str], files: Mapping[str, StoredFile]) -> None:
+    for item in find_placeholders(graph):
+        given = item.name in files if item.kind == "file" else item.field in values
+        if not given:
+            raise ApiError(400, f"missing value for {item.token}")
+        if item.kind == "choice" and values[item.field] not in item.choices:
+            raise ApiError(400, f"{values[item.field]!r} is not an option of {item.token}")
+
+
+def _start(
+    call: Call,
+    name: str,
+    tags: list[str],
+    graph: dict[str, Any],
+    values: Mapping[str, str],
+    files: Mapping[str, StoredFile],
+) -> Answer:
+    _check_values(graph, values, files)
+    state, now = call.state, call.now
+    index = state.workflows.next_index()
+    runner_id, managed_runner_id = state.choose_runner(tags)
+    bad_names = bad_file_names(graph)
+    record = WorkflowRecord(
+        id=make_id(state.draw),
+        index=index,
+        name=name,
+        tags=tags,
+        graph=graph,
+        values=values,
+        files=files,
+        params=pair_up(graph, values, files),
+        created=now,
+        runner_id=runner_id,
+        managed_runner_id=managed_runner_id,
+        prompt_id=make_id(state.draw),
+        life=_plan(call, index, graph, now, has_runner=bool(runner_id or managed_runner_id)),
+        time=state.time,
+        seed=state.draw.getrandbits(64),
+        fault=f"file name {bad_names[0]!r} is not allowed" if bad_names else None,
+    )
+    state.workflows.add(record)
+    return json_answer(summary(record, now), 201)
+
+
+def _plan(call: Call, index: int, graph: dict[str, Any], now: float, *, has_runner: bool) -> Life:
+    outcome = call.state.outcome(index)
+    if outcome not in OUTCOMES:
+        raise ValueError(f"outcome must give one of {', '.join(OUTCOMES)}, not {outcome!r}")
+    if graph_fault(graph) is not None:
+        outcome = "invalid"
+    elif bad_file_names(graph):
+        outcome = "failed"
+    elif not has_runner:
+        return plan_waiting(now)
+    return plan_life(now, call.state.options.delays, call.state.options.run_time(index), outcome)

@@ -1,0 +1,97 @@
+"""Everything the server remembers besides workflows: user, runners, templates."""
+
+import random
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
+
+from comfycontrol_async.testing.server._options import Options
+from comfycontrol_async.testing.server._records import ApiError
+from comfycontrol_async.testing.server._signing import UrlSigner
+from comfycontrol_async.testing.server._time import ServerTime
+from comfycontrol_async.testing.server._workflows import WorkflowRecord, WorkflowStore, make_id
+
+Json = dict[str, Any]
+_Thing = TypeVar("_Thing")
+
+
+class State:
+    """The data behind the API, seeded with a user, one runner of his own and two managed ones."""
+
+    def __init__(self, options: Options, time: ServerTime, signer: UrlSigner) -> None:
+        self.options = options
+        self.time = time
+        self.signer = signer
+        self.draw = random.Random()
+        self.user: Json = {}
+        self.runners: dict[str, Json] = {}
+        self.managed_runners: dict[str, Json] = {}
+        self.templates: dict[str, Json] = {}
+        self.workflows = WorkflowStore(time, options.list_lag)
+        self.outcome: Callable[[int], str] = always_completed
+
+    def seed(self) -> None:
+        """Fill in what a new account has; harmless when done before."""
+        if self.user:
+            return
+        self.user = {"name": "Local User", "email": "local@example.com", "deleted": False}
+        self.user |= {"tier": self.options.tier, "provider": "github", **self.fresh()}
+        self.add_runner({"name": "Local runner", "endpoint": "http://127.0.0.1:8188", "headers": {}, "tags": []})
+        for kind, gpu in (("pro", "gpu-a100"), ("plus", "gpu-rtx4090")):
+            runner: Json = {"name": f"Managed {kind} runner", "runner_type": kind, "status": "active"}
+            runner |= {"tags": ["managed", gpu], **self.fresh()}
+            self.managed_runners[runner["id"]] = runner
+
+    def fresh(self) -> Json:
+        """Return what every new thing has: an id and two timestamps."""
+        now = self.time.text(self.time.now())
+        return {"id": make_id(self.draw), "created_at": now, "updated_at": now}
+
+    def add_runner(self, fields: Json) -> Json:
+        """Keep a new self-hosted runner."""
+        runner = {**fields, "user_id": self.user["id"], "status": "active", **self.fresh()}
+        self.runners[runner["id"]] = runner
+        return runner
+
+    def add_template(self, fields: Json) -> Json:
+        """Keep a new template."""
+        template = {**fields, "user_id": self.user["id"], **self.fresh()}
+        self.templates[template["id"]] = template
+        return template
+
+    def change(self, thing: Json, fields: Json) -> None:
+        """Change some fields of a runner or template."""
+        thing.update(fields, updated_at=self.time.text(self.time.now()))
+
+    def workflow(self, id: str) -> WorkflowRecord:
+        """Return the workflow, or end the request with 404."""
+        return found(self.workflows.by_id.get(id))
+
+    def choose_runner(self, tags: list[str]) -> tuple[str | None, str | None]:
+        """Return the ids (self-hosted, managed) of a runner for these tags: one of the user's own if any matches."""
+        own = _matching(self.runners.values(), tags)
+        if own:
+            return self.draw.choice(own), None
+        managed = [] if self.options.tier == "free" else _matching(self.managed_runners.values(), tags)
+        return None, self.draw.choice(managed) if managed else None
+
+
+def always_completed(index: int) -> str:
+    """Let every workflow complete."""
+    return "completed"
+
+
+def found(thing: _Thing | None) -> _Thing:
+    """Return the thing, or end the request with 404."""
+    if thing is None:
+        raise ApiError(404, "requested entity not found")
+    return thing
+
+
+def _matching(runners: Iterable[Json], tags: list[str]) -> list[str]:
+    # A runner without tags takes everything; the others must have all the tags asked for.
+    wanted = set(tags)
+    return [
+        runner["id"]
+        for runner in runners
+        if runner["status"] == "active" and (not runner["tags"] or wanted <= set(runner["tags"]))
+    ]

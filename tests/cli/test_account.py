@@ -1,0 +1,86 @@
+"""`comfycontrol whoami`, and how errors of the service and of the settings reach the terminal."""
+
+import json
+
+import pytest
+
+from comfycontrol_async.testing import LocalServer
+from support.command_line import call, errors
+
+
+async def test_whoami() -> None:
+    """Name, e-mail and tier are shown, the token is not."""
+    async with LocalServer() as server:
+        result = await call(server, "whoami")
+        assert len(server.requests) == 1
+    assert result.exit_code == 0
+    assert all(str(server.user[field]) in result.stdout for field in ("name", "email", "tier"))
+    assert server.token not in result.output
+
+
+@pytest.mark.parametrize("command", [("whoami",), ("--verbose", "whoami")], ids=["quiet", "verbose"])
+async def test_no_token(command: tuple[str, ...]) -> None:
+    """Without a token the error names the variable to set."""
+    result = await call(None, *command)
+    assert result.exit_code == 1
+    assert ["COMFYCONTROL_API_TOKEN" in line for line in errors(result)] == [True]
+
+
+async def test_odd_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A token of another form is used, with a warning that does not show it."""
+    async with LocalServer(token="odd-secret") as server:
+        result = await call(server, "whoami")
+    assert result.exit_code == 0
+    assert "warning: " in result.stderr
+    assert "odd-secret" not in result.output
+
+
+async def test_expired_token() -> None:
+    """The service's own words are told."""
+    async with LocalServer() as server:
+        server.expire_token()
+        result = await call(server, "whoami")
+    assert result.exit_code == 1
+    (line,) = errors(result)
+    assert line.startswith("error: GET /v1/user: 401 Token has expired")
+
+
+async def test_unreachable() -> None:
+    """A server that is not there is one line, and the log tells of the second attempt but not the token."""
+    server = LocalServer()
+    async with server:
+        pass
+    result = await call(server, "-v", "whoami")
+    assert result.exit_code == 1
+    assert ["Cannot connect" in line for line in errors(result)] == [True]
+    assert "again in" in result.stderr
+    assert server.token not in result.output
+
+
+async def test_bad_answers() -> None:
+    """HTML where JSON is due, and a body that breaks off, are one line each."""
+    async with LocalServer() as server:
+        server.fail_next("GET", "/v1/user", status=200, body="<html>hello</html>", content_type="text/html")
+        assert len(errors(await call(server, "whoami"))) == 1
+        server.truncate_next("GET", "/v1/user", times=2)
+        assert len(errors(await call(server, "whoami"))) == 1
+
+
+async def test_control_characters() -> None:
+    """Nothing that the service says can command the terminal."""
+    async with LocalServer() as server:
+        body = json.dumps({**server.user, "name": "no\x1b[2J\nmore\x07"})
+        server.fail_next("GET", "/v1/user", status=200, body=body, content_type="application/json")
+        result = await call(server, "whoami")
+        assert "no?[2J more?" in result.stdout
+        body = json.dumps({"status": 403, "message": "no\x1b[2J\nmore\x07"})
+        server.fail_next("GET", "/v1/user", status=403, body=body, content_type="application/json")
+        (line,) = errors(await call(server, "whoami"))
+    assert line.isprintable()
+
+
+async def test_version() -> None:
+    """The version is one line."""
+    result = await call(None, "--version")
+    assert result.exit_code == 0
+    assert result.stdout.startswith("comfycontrol ")

@@ -1,0 +1,290 @@
+"""Options: read from arguments and the environment, and checked."""
+
+import logging
+import math
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError
+from itertools import product
+from typing import Any
+
+import pytest
+from yarl import URL
+
+from comfycontrol_async import ConfigurationError, Timeouts, WatchPolicy
+from comfycontrol_async._http._config import (
+    BASE_URL_VARIABLE,
+    TOKEN_VARIABLE,
+    check_proxy,
+    check_wait,
+    environment_proxy,
+    is_number,
+    name_user_agent,
+    read_base_url,
+    read_token,
+)
+
+TOKEN = "cfc_0123456789abcdef"
+
+# The token
+
+
+@pytest.mark.parametrize(
+    ("argument", "variable", "read"),
+    [
+        pytest.param(TOKEN, None, TOKEN, id="argument"),
+        pytest.param(None, TOKEN, TOKEN, id="environment"),
+        pytest.param(TOKEN, "cfc_other", TOKEN, id="argument-first"),
+        pytest.param(f" {TOKEN}\r\n", None, TOKEN, id="white-space-around"),
+        pytest.param(None, f"{TOKEN}\n", TOKEN, id="newline-of-a-file"),
+    ],
+)
+def test_token(argument: str | None, variable: str | None, read: str, caplog: pytest.LogCaptureFixture) -> None:
+    """The token is the argument, or else the variable, without white space around it."""
+    environment = {} if variable is None else {TOKEN_VARIABLE: variable}
+    assert read_token(argument, environment) == read
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize(
+    ("argument", "variable", "message"),
+    [
+        pytest.param(None, None, f"set the environment variable {TOKEN_VARIABLE}", id="none"),
+        pytest.param(None, "", f"set the environment variable {TOKEN_VARIABLE}", id="empty-variable"),
+        pytest.param(None, " \n", "no API token", id="blank-variable"),
+        pytest.param("", TOKEN, "no API token", id="empty-argument"),
+        pytest.param("cfc_ab cd", None, "cannot be sent", id="blank-inside"),
+        pytest.param("cfc_ab\ncd", None, "cannot be sent", id="newline-inside"),
+        pytest.param("cfc_ab\x00", None, "cannot be sent", id="nul"),
+        pytest.param("cfc_äb", None, "cannot be sent", id="not-ascii"),
+        pytest.param(b"cfc_abcd", None, "must be text, not bytes", id="bytes"),
+        pytest.param(5, None, "must be text, not int", id="number"),
+    ],
+)
+def test_token_refused(argument: Any, variable: str | None, message: str) -> None:
+    """Without a usable token there is one clear error, which does not show what was given."""
+    with pytest.raises(ConfigurationError, match=message) as caught:
+        read_token(argument, {} if variable is None else {TOKEN_VARIABLE: variable})
+    assert "cfc_ab" not in str(caught.value)
+
+
+def test_token_of_another_form(caplog: pytest.LogCaptureFixture) -> None:
+    """A token of an unknown form is used all the same, with one warning that does not show it."""
+    with caplog.at_level(logging.WARNING, logger="comfycontrol_async"):
+        assert read_token("sk-abcdef", {}) == "sk-abcdef"
+    assert [record.getMessage() for record in caplog.records] == [
+        "the API token does not begin with 'cfc_'; it is used all the same"
+    ]
+
+
+# The address
+
+
+@pytest.mark.parametrize(
+    ("argument", "variable", "read"),
+    [
+        pytest.param(None, None, "https://api.comfycontrol.app", id="default"),
+        pytest.param(None, "", "https://api.comfycontrol.app", id="empty-variable"),
+        pytest.param(None, "http://127.0.0.1:8080", "http://127.0.0.1:8080", id="environment"),
+        pytest.param("https://a.test", "https://b.test", "https://a.test", id="argument-first"),
+        pytest.param("https://a.test/", None, "https://a.test", id="trailing-slash"),
+        pytest.param("https://a.test/base//", None, "https://a.test/base", id="path"),
+        pytest.param("HTTPS://A.Test", None, "https://a.test", id="upper-case"),
+        pytest.param(" https://a.test\n", None, "https://a.test", id="white-space-around"),
+        pytest.param("http://[::1]:8080", None, "http://[::1]:8080", id="ipv6"),
+        pytest.param("https://a.test:443", None, "https://a.test", id="default-port"),
+    ],
+)
+def test_base_url(argument: str | None, variable: str | None, read: str) -> None:
+    """The address is the argument, or else the variable, or else the service's, without a trailing slash."""
+    environment = {} if variable is None else {BASE_URL_VARIABLE: variable}
+    assert str(read_base_url(argument, environment)) == read
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        pytest.param("api.comfycontrol.app", id="no-scheme"),
+        pytest.param("ftp://a.test", id="other-scheme"),
+        pytest.param("https://", id="no-host"),
+        pytest.param("/v1", id="path-alone"),
+        pytest.param("https://[::1", id="half-an-address"),
+        pytest.param("https://a.test:99999", id="port-out-of-range"),
+        pytest.param("https://user:hunter2@a.test", id="credentials"),
+        pytest.param("ftp://user:hunter2@a.test", id="credentials-of-another-scheme"),
+        pytest.param("https://a.test?key=hunter2", id="query"),
+        pytest.param("https://a.test#hunter2", id="fragment"),
+        pytest.param("cfc_hunter2", id="the-token-in-its-place"),
+        pytest.param(5, id="number"),
+    ],
+)
+def test_base_url_refused(value: Any) -> None:
+    """What is no plain http or https address is refused, and not shown: it may hold a secret."""
+    with pytest.raises(ConfigurationError, match=r"^the base URL ") as caught:
+        read_base_url(value, {})
+    assert "hunter2" not in str(caught.value)
+    assert caught.value.__cause__ is None
+
+
+# Proxies
+
+
+@pytest.mark.parametrize(
+    ("environment", "url", "proxy"),
+    [
+        pytest.param({}, "https://a.test", None, id="none"),
+        pytest.param({"HTTPS_PROXY": "http://p.test:3128"}, "https://a.test", "http://p.test:3128", id="https"),
+        pytest.param({"https_proxy": "http://p.test:3128"}, "https://a.test", "http://p.test:3128", id="lower-case"),
+        pytest.param({"HTTPS_PROXY": "p.test:3128"}, "https://a.test", "http://p.test:3128", id="no-scheme"),
+        pytest.param({"HTTPS_PROXY": "http://p.test"}, "http://a.test", None, id="other-scheme"),
+        pytest.param({"HTTP_PROXY": "http://p.test"}, "http://a.test", "http://p.test", id="http"),
+        pytest.param({"HTTPS_PROXY": "http://p.test", "NO_PROXY": "a.test"}, "https://a.test", None, id="no-proxy"),
+        pytest.param({"HTTPS_PROXY": "http://p.test", "NO_PROXY": ".test"}, "https://a.test", None, id="domain"),
+        pytest.param({"HTTPS_PROXY": "http://p.test", "NO_PROXY": "*"}, "https://a.test", None, id="star"),
+        pytest.param(
+            {"HTTPS_PROXY": "http://p.test", "NO_PROXY": "a.test:8443"}, "https://a.test:8443", None, id="port"
+        ),
+        pytest.param(
+            {"HTTPS_PROXY": "http://p.test", "NO_PROXY": "b.test"}, "https://a.test", "http://p.test", id="another-host"
+        ),
+        pytest.param(
+            {"HTTP_PROXY": "http://p.test", "NO_PROXY": "127.0.0.1"}, "http://127.0.0.1:8080", None, id="address"
+        ),
+    ],
+)
+def test_environment_proxy(
+    environment: dict[str, str], url: str, proxy: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The environment's proxy is taken as other programs take it."""
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert environment_proxy(URL(url)) == proxy
+
+
+def test_environment_proxy_of_another_kind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A proxy that cannot be used is an error of its own: going past it might not be wanted."""
+    monkeypatch.setenv("HTTPS_PROXY", "socks5://user:hunter2@p.test")
+    with pytest.raises(ConfigurationError, match="the proxy must begin with https:// or http://") as caught:
+        environment_proxy(URL("https://a.test"))
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize("proxy", [None, "http://p.test:3128", "https://user:pass@p.test"], ids=repr)
+def test_proxy(proxy: str | None) -> None:
+    """A proxy that is given is used as it is."""
+    assert check_proxy(proxy) == proxy
+
+
+@pytest.mark.parametrize("proxy", ["", "p.test:3128", "socks5://p.test", "http://", "http://[", 5], ids=repr)
+def test_proxy_refused(proxy: Any) -> None:
+    """A proxy that cannot be used is refused when the client is made."""
+    with pytest.raises(ConfigurationError, match=r"^the proxy "):
+        check_proxy(proxy)
+
+
+# User-Agent
+
+
+def test_user_agent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The User-Agent is our name and version, behind the caller's own words."""
+    monkeypatch.setattr("importlib.metadata.version", lambda name: {"comfycontrol-async": "9.8.7"}[name])
+    assert name_user_agent() == name_user_agent("") == "comfycontrol-async/9.8.7"
+    assert name_user_agent("my-app/1.0 (ünï)") == "my-app/1.0 (ünï) comfycontrol-async/9.8.7"
+
+
+def test_user_agent_without_an_installation(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run from its sources, the package has no version to tell."""
+
+    def absent(name: str) -> str:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr("importlib.metadata.version", absent)
+    assert name_user_agent() == "comfycontrol-async"
+
+
+@pytest.mark.parametrize("prefix", ["two\nlines", "a\r\nX-Header: b", "nul\x00", 5, b"bytes"], ids=repr)
+def test_user_agent_refused(prefix: Any) -> None:
+    """Words that cannot stand in a header are refused."""
+    with pytest.raises(ConfigurationError, match="user_agent must be printable text"):
+        name_user_agent(prefix)
+
+
+# Numbers
+
+
+@pytest.mark.parametrize(
+    ("value", "number"),
+    [
+        pytest.param(0, True, id="zero"),
+        pytest.param(-1.5, True, id="negative"),
+        pytest.param(math.inf, True, id="infinite"),
+        pytest.param(math.nan, False, id="nan"),
+        pytest.param(True, False, id="boolean"),
+        pytest.param("1", False, id="text"),
+        pytest.param(None, False, id="none"),
+    ],
+)
+def test_is_number(value: object, number: bool) -> None:
+    """Booleans and NaN are no numbers that durations can be made of."""
+    assert is_number(value) is number
+
+
+NO_DURATIONS: list[Any] = [0, -1.0, math.nan, math.inf, "5", True]
+
+
+@pytest.mark.parametrize(
+    ("make", "name", "value"),
+    [
+        pytest.param(cls, name, value, id=f"{cls.__name__}-{name}-{value!r}")
+        for cls, names in ((Timeouts, ("connect", "read", "total")), (WatchPolicy, ("min_interval", "max_interval")))
+        for name, value in product(names, NO_DURATIONS)
+    ],
+)
+def test_durations(make: Callable[..., object], name: str, value: Any) -> None:
+    """A duration is positive and finite; anything else is refused by its name."""
+    with pytest.raises(ConfigurationError, match=rf"\.{name} must be a positive, finite number of seconds"):
+        make(**{name: value})
+
+
+def test_timeouts() -> None:
+    """The defaults are those of the documentation, and None is no bound."""
+    assert Timeouts() == Timeouts(connect=10.0, read=30.0, total=60.0)
+    assert Timeouts(connect=None, read=None, total=None).total is None
+    with pytest.raises(AttributeError):
+        Timeouts().read = 1.0  # type: ignore[misc]
+
+
+def test_watch_policy() -> None:
+    """The defaults are those of the documentation."""
+    assert WatchPolicy() == WatchPolicy(min_interval=1.0, max_interval=10.0, max_streams=8)
+    assert WatchPolicy(max_streams=0).max_streams == 0
+    assert WatchPolicy(min_interval=5.0, max_interval=5.0).max_interval == 5.0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        pytest.param({"min_interval": 11}, "max_interval must not be below min_interval", id="crossed"),
+        pytest.param({"max_streams": -1}, "max_streams must be a whole number from 0", id="negative"),
+        pytest.param({"max_streams": 2.5}, "max_streams must be a whole number from 0", id="fraction"),
+        pytest.param({"max_streams": "8"}, "max_streams must be a whole number from 0", id="text"),
+        pytest.param({"max_streams": True}, "max_streams must be a whole number from 0", id="boolean"),
+        pytest.param({"min_interval": None}, "min_interval must be a positive", id="none"),
+    ],
+)
+def test_watch_policy_refused(options: dict[str, Any], message: str) -> None:
+    """A policy that makes no sense is refused."""
+    with pytest.raises(ConfigurationError, match=message):
+        WatchPolicy(**options)
+
+
+@pytest.mark.parametrize("value", [None, 0, 1.5, math.inf], ids=repr)
+def test_wait(value: float | None) -> None:
+    """Any number of seconds from 0 can be allowed, or no bound be set."""
+    assert check_wait(value) == value
+
+
+@pytest.mark.parametrize("value", [-1, math.nan, "5", True], ids=repr)
+def test_wait_refused(value: Any) -> None:
+    """A bound that is no number of seconds is refused by its name."""
+    with pytest.raises(ConfigurationError, match="max_rate_limit_wait must be a number of seconds from 0"):
+        check_wait(value)

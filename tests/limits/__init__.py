@@ -1,1 +1,0 @@
-"""Tests of the limiters, on a fake clock; each asynchronous one runs on asyncio's own loop and on uvloop."""

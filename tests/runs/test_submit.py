@@ -1,0 +1,379 @@
+"""Submitting exactly once, on a fake clock: what is done when the answer is lost."""
+
+import asyncio
+from collections.abc import Coroutine
+from datetime import datetime, timedelta
+from typing import Any, TypeVar
+
+import pytest
+
+from comfycontrol_async import RetryPolicy
+from comfycontrol_async._http._multipart import Form
+from comfycontrol_async.errors import (
+    AuthenticationError,
+    BadRequestError,
+    ComfyControlError,
+    ConnectionFailedError,
+    RateLimitWaitError,
+    ResponseFormatError,
+    ResponseLostError,
+    ServerError,
+    SubmitOutcomeUnknownError,
+)
+from comfycontrol_async.graph._graph import Graph
+from comfycontrol_async.models import WorkflowSummary
+from comfycontrol_async.runs._submit import Submitter, prepare_submit, unique_name
+from comfycontrol_async.testing import FakeClock
+from support.fake_service import FakeService
+
+T = TypeVar("T")
+
+GRAPH = {
+    "1": {"class_type": "EmptyImage", "inputs": {"color": "$text(color)"}},
+    "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0]}},
+}
+LOST = ResponseLostError("lost")
+
+
+class World:
+    """A service, and a client's submitter; `dates` says whether answers tell the server's time."""
+
+    def __init__(self, *, dates: bool = True, attempts: int = 5) -> None:
+        self.clock = FakeClock()
+        self.service = FakeService(self.clock, latency=0.1)
+        self.dates = dates
+
+        def server_time(moment: float) -> datetime | None:
+            return self.service.time(moment).replace(microsecond=0) if self.dates else None
+
+        self.submitter = Submitter(
+            workflows=self.service.resource(),
+            retry=RetryPolicy(attempts=attempts),
+            clock=self.clock,
+            server_time=server_time,
+        )
+
+    def lose(self, times: int = 1, error: Exception = LOST, *, effect: bool = True) -> None:
+        """Let the next creating requests end in an error, after they took effect or before."""
+        left = [times]
+
+        def fault(line: str) -> None:
+            if line == "POST /v1/workflow" and left[0]:
+                left[0] -= 1
+                raise error
+
+        setattr(self.service, "lose" if effect else "fault", fault)
+
+    def fail_looks(self, error: Exception, times: int = 1000) -> None:
+        """Let the next looks at the listing fail."""
+        left = [times]
+        others = self.service.fault
+
+        def fault(line: str) -> None:
+            others(line)
+            if "?page" in line and left[0]:
+                left[0] -= 1
+                raise error
+
+        self.service.fault = fault
+
+    def submit(self, name: str = "row") -> Coroutine[Any, Any, WorkflowSummary]:
+        """Submit a workflow."""
+        return self.submitter.submit(Form([("name", name)]), name)
+
+    async def finish(self, work: Coroutine[Any, Any, T], seconds: float = 200.0) -> T:
+        """Let time pass until the work is done."""
+        task = asyncio.ensure_future(work)
+        for _ in range(int(seconds)):
+            await self.clock.advance(1.0)
+            if task.done():
+                return task.result()
+        raise AssertionError("it does not end")
+
+    @property
+    def names(self) -> list[str]:
+        """The names of all workflows there are."""
+        return [record.name for record in self.service.records.values()]
+
+
+async def test_good() -> None:
+    """A submit that is answered is one request."""
+    world = World()
+    assert (await world.finish(world.submit())).name == "row"
+    assert world.service.asked == ["POST /v1/workflow"]
+
+
+@pytest.mark.parametrize("dates", [pytest.param(True, id="date"), pytest.param(False, id="no-date")])
+@pytest.mark.parametrize("hidden", [pytest.param(0.0, id="listed"), pytest.param(8.0, id="listed-late")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        pytest.param(LOST, id="lost"),
+        pytest.param(ServerError(500, "oops"), id="500"),
+        pytest.param(ServerError(503, "busy"), id="503"),
+        pytest.param(ResponseFormatError("HTML where JSON is due"), id="nonsense"),
+    ],
+)
+async def test_took_effect(error: Exception, hidden: float, dates: bool) -> None:
+    """A workflow that was made, though its answer was lost or an error, is found, even if it is listed late."""
+    world = World(dates=dates)
+    world.service.hidden = hidden
+    world.lose(error=error)
+    summary = await world.finish(world.submit())
+    assert world.names == ["row"]
+    assert summary.id in world.service.records
+    assert world.service.count("POST") == 1
+
+
+@pytest.mark.parametrize("times", [pytest.param(1, id="once"), pytest.param(2, id="twice")])
+async def test_took_no_effect(times: int) -> None:
+    """One that was not made, though the server had 15 s to show it, is sent again."""
+    world = World()
+    world.lose(times, effect=False)
+    await world.finish(world.submit())
+    assert world.names == ["row"]
+    assert world.service.count("POST") == 1 + times
+    assert world.service.count("?page=1") == 4 * times
+
+
+async def test_never() -> None:
+    """After all attempts, or when time is up, it says that the outcome is not known."""
+    world = World(attempts=3)
+    world.lose(100, effect=False)
+    with pytest.raises(SubmitOutcomeUnknownError) as caught:
+        await world.finish(world.submit())
+    assert isinstance(caught.value.__cause__, ResponseLostError)
+    assert caught.value.candidates == ()
+    assert world.service.count("POST") == 3
+
+
+async def test_nonsense_is_not_sent_again() -> None:
+    """A success that makes no sense probably took effect: when the listing does not show it, nothing is sent again."""
+    world = World()
+    world.lose(error=ResponseFormatError("no id"), effect=False)
+    with pytest.raises(SubmitOutcomeUnknownError):
+        await world.finish(world.submit())
+    assert world.service.count("POST") == 1
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        pytest.param(ConnectionFailedError("refused"), id="never-left"),
+        pytest.param(BadRequestError(400, "no"), id="400"),
+        pytest.param(AuthenticationError(401, "no"), id="401"),
+        pytest.param(RateLimitWaitError(5.0, 1.0), id="limit"),
+    ],
+)
+async def test_certain(error: ComfyControlError) -> None:
+    """An error that says that nothing was made is raised as it is, and nothing is looked for."""
+    world = World()
+    world.lose(error=error, effect=False)
+    with pytest.raises(type(error)):
+        await world.finish(world.submit())
+    assert world.service.asked == ["POST /v1/workflow"]
+
+
+class TestCandidates:
+    """Whose workflow it is."""
+
+    async def test_several(self) -> None:
+        """When several may be it, nobody can tell, and all are named."""
+        world = World()
+        world.lose()
+        submit = asyncio.ensure_future(world.submit())
+        await world.clock.advance(0.5)
+        other = world.service.add(name="row")
+        with pytest.raises(SubmitOutcomeUnknownError) as caught:
+            await world.finish(asyncio.wait_for(submit, None))
+        assert set(caught.value.candidates) == set(world.service.records) > {other}
+        assert world.service.count("POST") == 1
+
+    async def test_older(self) -> None:
+        """A workflow of the same name that was made before the send is none of ours."""
+        world = World()
+        old = world.service.add(name="row", age=10.0)
+        world.lose()
+        assert (await world.finish(world.submit())).id != old
+        world.lose(effect=False)
+        world.service.lose = lambda line: None
+        assert (await world.finish(world.submit())).id != old
+        assert len(world.names) == 3
+
+    async def test_other_names(self) -> None:
+        """Newer workflows of other names are passed over, on further pages too."""
+        world = World()
+        world.lose()
+        submit = asyncio.ensure_future(world.submit())
+        await world.clock.advance(0.5)
+        for _ in range(250):
+            world.service.add(name="other")
+        await world.finish(asyncio.wait_for(submit, None))
+        assert world.service.count("?page=3") == 1
+        assert world.names.count("row") == 1
+
+    async def test_held(self) -> None:
+        """A workflow that this client holds is not adopted a second time: same name, one after another."""
+        world = World()
+        first = await world.finish(world.submit())
+        world.lose(effect=False)
+        second = await world.finish(world.submit())
+        world.lose()
+        third = await world.finish(world.submit())
+        assert len({first.id, second.id, third.id}) == 3
+        assert len(world.names) == 3
+
+    async def test_same_name_at_once(self) -> None:
+        """Of two at once whose answers are both lost and one of which took effect, one adopts and one sends again."""
+        world = World()
+        lost = iter([True, False])
+
+        def fault(line: str) -> None:
+            if "POST" in line and next(lost, None) is False:
+                raise LOST
+
+        world.service.fault = fault
+        world.lose()
+        both = await world.finish(asyncio.wait_for(asyncio.gather(world.submit(), world.submit()), None))
+        assert both[0].id != both[1].id
+        assert len(world.names) == 2
+
+    async def test_same_name_on_its_way(self) -> None:
+        """The workflow of another submit of this name, which has no answer yet, is not adopted."""
+        world = World()
+        world.lose(effect=False)  # of the first one
+        first = asyncio.ensure_future(world.submit())
+        await world.clock.advance(0.5)
+        world.service.latency = 6.0
+        second = asyncio.ensure_future(world.submit())
+        await world.clock.advance(6.5)
+        world.service.latency = 0.1
+        ids = await world.finish(asyncio.wait_for(asyncio.gather(first, second), None))
+        assert ids[0].id != ids[1].id
+        assert set(world.service.records) == {ids[0].id, ids[1].id}
+
+    async def test_same_name_on_its_way_for_long(self) -> None:
+        """When that one is still without an answer at the last look, nobody can tell."""
+        world = World()
+        world.lose(effect=False)
+        first = asyncio.ensure_future(world.submit())
+        await world.clock.advance(0.5)
+        world.service.latency = 30.0
+        second = asyncio.ensure_future(world.submit())
+        await world.clock.advance(0.0)
+        world.service.latency = 0.1
+        world.service.add(name="row")
+        with pytest.raises(SubmitOutcomeUnknownError):
+            await world.finish(asyncio.wait_for(first, None))
+        await world.finish(asyncio.wait_for(second, None))
+
+    async def test_many_held(self) -> None:
+        """No more than 1,000 ids are remembered."""
+        world = World()
+        for _ in range(1010):
+            await world.finish(world.submit())
+        assert len(world.submitter.held) == 1000
+        assert next(reversed(world.submitter.held)) == next(reversed(world.service.records))
+
+
+class TestClocks:
+    """Whose clock says what is new."""
+
+    async def test_own_clock_is_wrong(self) -> None:
+        """The server's Date counts, not this machine's clock, which may be hours off."""
+        for hours in (-5, 5):
+            world = World()
+            world.service.ahead = timedelta(hours=hours)
+            old = world.service.add(name="row", age=60.0)
+            world.lose()
+            assert (await world.finish(world.submit())).id != old
+            assert world.service.count("POST") == 1
+
+    async def test_times_behind_the_date(self) -> None:
+        """Where the times of workflows lag behind the Date, as earlier workflows showed, it is found all the same."""
+        world = World()
+        world.service.skew = timedelta(seconds=40)
+        await world.finish(world.submit())
+        world.lose()
+        await world.finish(world.submit("other"))
+        assert world.names == ["row", "other"]
+
+    async def test_no_date_at_all(self) -> None:
+        """Without any Date this machine's clock counts, ten minutes of doubt included."""
+        world = World(dates=False)
+        world.service.skew = timedelta(minutes=9)
+        world.lose()
+        await world.finish(world.submit())
+        assert world.names == ["row"]
+
+
+class TestLooks:
+    """Looks that fail."""
+
+    async def test_some(self) -> None:
+        """Looks that fail are repeated."""
+        world = World()
+        world.lose()
+        world.fail_looks(ServerError(502, "bad gateway"), times=3)
+        await world.finish(world.submit())
+        assert world.names == ["row"]
+
+    @pytest.mark.parametrize(
+        "error",
+        [
+            pytest.param(ServerError(502, "bad gateway"), id="502"),
+            pytest.param(RateLimitWaitError(5.0, 1.0), id="limit"),
+            pytest.param(AuthenticationError(401, "revoked"), id="401"),
+        ],
+    )
+    async def test_all(self, error: Exception) -> None:
+        """When none succeeds, the outcome is not known, and the error says why."""
+        world = World()
+        world.lose()
+        world.fail_looks(error)
+        with pytest.raises(SubmitOutcomeUnknownError) as caught:
+            await world.finish(world.submit())
+        assert isinstance(caught.value.__cause__, type(error))
+        assert world.service.count("POST") == 1
+
+    async def test_cancelled(self) -> None:
+        """Who cancels a submit that looks stops it, and leaves no timer."""
+        world = World()
+        world.lose()
+        task = asyncio.ensure_future(world.submit())
+        await world.clock.advance(1.0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert world.clock.timers == 0
+
+
+async def test_find_all() -> None:
+    """Several names are found in one walk, which ends when all are seen and there can be one of each."""
+    world = World()
+    ids = {name: world.service.add(name=name) for name in ("a", "b", "c")}
+    for _ in range(150):
+        world.service.add(name="x")
+    since = world.service.time(world.clock.monotonic()) - timedelta(seconds=5)
+    found = await world.finish(world.submitter.find_all({"a", "b", "c"}, since, unique=True))
+    assert {name: [it.id for it in summaries] for name, summaries in found.items()} == {n: [i] for n, i in ids.items()}
+    assert world.service.asked == ["GET /v1/workflow?page=1", "GET /v1/workflow?page=2"]
+    assert await world.finish(world.submitter.find_all({"d"}, since)) == {}
+
+
+class TestNames:
+    """What a workflow is called."""
+
+    def test_unique(self) -> None:
+        """A name of its own is the base, cut to what the API takes, and something that no other has."""
+        assert unique_name("cat").startswith("cat-")
+        assert len(unique_name("x" * 300)) == 200
+        assert len({unique_name("cat") for _ in range(100)}) == 100
+
+    async def test_of_a_submit(self) -> None:
+        """A submit without a name gets a unique one, a name that is given stays as it is."""
+        _, form, name = await prepare_submit(Graph(GRAPH), None, {"color": 1}, ())
+        assert name.startswith("workflow-")
+        assert dict(form.fields)["name"] == name
+        _, form, name = await prepare_submit(GRAPH, "cat", {"color": 1}, ("gpu",))
+        assert name == dict(form.fields)["name"] == "cat"

@@ -1,0 +1,211 @@
+"""The workflow endpoints on a fake clock, below the resource: what `WorkflowsResource` is made of."""
+
+import json
+from collections.abc import AsyncGenerator, Callable
+from datetime import datetime, timedelta
+from typing import Any, TypeVar
+
+import attrs
+
+from comfycontrol_async._http._request import Request
+from comfycontrol_async._http._transport import Stream
+from comfycontrol_async.errors import NotFoundError, ResponseLostError
+from comfycontrol_async.limits import Limiter, Permit, Priority, RateLimitSnapshot
+from comfycontrol_async.resources import WorkflowsResource
+from comfycontrol_async.testing import FakeClock
+
+T = TypeVar("T")
+Json = dict[str, Any]
+
+
+@attrs.define(kw_only=True)
+class Record:
+    """A workflow: created, and ended or to be ended, at moments of the clock."""
+
+    id: str
+    name: str
+    created: float
+    ends: float
+    outcome: str
+
+
+class FakeService:
+    """Workflows that end by the clock, and a note of every request.
+
+    `latency` passes before a request is acted on and again before its answer; `hidden` is how long a new workflow is
+    missing in listings; `ahead` is how far the service's clock goes before this machine's, and `skew` how far the times
+    of workflows lie behind it. `fault` may raise, given the request's line; `lose` may, after it was acted on.
+    """
+
+    def __init__(self, clock: FakeClock, *, latency: float = 0.0, hidden: float = 0.0) -> None:
+        self.clock = clock
+        self.records: dict[str, Record] = {}
+        self.asked: list[str] = []
+        self.open_streams = 0
+        self.sse_updates = 120
+        self.latency = latency
+        self.hidden = hidden
+        self.skew = timedelta()
+        self.ahead = timedelta()
+        self.fault: Callable[[str], None] = lambda line: None
+        self.lose: Callable[[str], None] = lambda line: None
+        self.cuts = 0
+
+    def resource(self) -> WorkflowsResource:
+        """Return a resource whose requests end here."""
+        return WorkflowsResource(self.send, self.open)
+
+    def add(self, duration: float = 30.0, outcome: str = "completed", *, name: str = "row", age: float = 0.0) -> str:
+        """Create a workflow as another client would, and return its id."""
+        id = f"00000000-0000-4000-a000-{len(self.records):012}"
+        created = self.clock.monotonic() - age
+        self.records[id] = Record(id=id, name=name, created=created, ends=created + duration, outcome=outcome)
+        return id
+
+    def finish(self, id: str) -> None:
+        """End a workflow now."""
+        self.records[id].ends = self.clock.monotonic()
+
+    def cut_streams(self) -> None:
+        """Break all open streams off at their next update."""
+        self.cuts += 1
+
+    def count(self, part: str) -> int:
+        """Count the requests whose line has this part."""
+        return sum(part in line for line in self.asked)
+
+    async def send(self, request: Request[T]) -> T:
+        """Answer a request, as `Pipeline.send` does."""
+        line = self._note(request)
+        await self.clock.sleep(self.latency)
+        self.fault(line)
+        answer = self._answer(request)
+        self.lose(line)
+        await self.clock.sleep(self.latency)
+        return request.structure(answer)
+
+    async def open(self, request: Request[Any]) -> Stream:
+        """Open a stream, as `Pipeline.open` does."""
+        line = self._note(request)
+        await self.clock.sleep(self.latency)
+        self.fault(line)
+        return _FakeStream(self, self._record(request))
+
+    def _note(self, request: Request[Any]) -> str:
+        page = f"?page={request.query['page']}" if request.query else ""
+        line = f"{request.method} {request.path}{page}"
+        self.asked.append(line)
+        return line
+
+    def _record(self, request: Request[Any]) -> Record:
+        id = request.path.split("/")[3]
+        if id not in self.records:
+            raise NotFoundError(404, "requested entity not found", request.method, request.path)
+        return self.records[id]
+
+    def _answer(self, request: Request[Any]) -> Json:
+        if request.method == "POST":
+            assert request.form is not None
+            return self._summary(self.records[self.add(name=str(dict(request.form.fields)["name"]))])
+        if request.path != "/v1/workflow":
+            return self._summary(self._record(request))
+        assert request.query is not None
+        shown_until = self.clock.monotonic() - self.hidden
+        newest = [record for record in reversed(self.records.values()) if record.created <= shown_until]
+        first = (int(request.query["page"]) - 1) * 100
+        return {"workflows": [self._summary(it) for it in newest[first : first + 100]], "total": len(newest)}
+
+    def status(self, record: Record) -> str:
+        """Return the status now."""
+        return record.outcome if self.clock.monotonic() >= record.ends else "running"
+
+    def _summary(self, record: Record) -> Json:
+        ended = self.clock.monotonic() >= record.ends
+        return {
+            "id": record.id,
+            "name": record.name,
+            "status": self.status(record),
+            "tags": [],
+            "created_at": self.text(record.created),
+            "updated_at": self.text(record.created),
+            "started_at": self.text(record.created),
+            "completed_at": self.text(record.ends) if ended and record.outcome != "invalid" else None,
+        }
+
+    def text(self, moment: float) -> str:
+        """Return a moment as the service writes it."""
+        return (self.time(moment) - self.skew).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+    def time(self, moment: float) -> datetime:
+        """Return the time of a moment, as the service's Date header has it."""
+        return self.clock.utcnow() + self.ahead + timedelta(seconds=moment - self.clock.monotonic())
+
+    def update(self, record: Record) -> Json:
+        """Return an event of the stream."""
+        summary = self._summary(record)
+        outputs = [{"id": "output-1", "workflow_id": record.id, "src": "https://storage.test/1.png?signature=x"}]
+        return {
+            "status": summary["status"],
+            "queue_number": None,
+            "outputs": outputs if summary["status"] == "completed" else [],
+            "started_at": summary["started_at"],
+            "completed_at": summary["completed_at"],
+        }
+
+
+class _FakeStream(Stream):
+    """Updates of one workflow every 2 s."""
+
+    def __init__(self, service: FakeService, record: Record) -> None:
+        super().__init__(200, {}, "GET", f"/v1/workflow/{record.id}/subscribe", None)  # type: ignore[arg-type] # none
+        object.__setattr__(self, "_service", service)
+        object.__setattr__(self, "_record", record)
+        service.open_streams += 1
+
+    async def chunks(self) -> AsyncGenerator[bytes, None]:
+        """Give updates as the service does: it closes at an end, except `invalid`, or after so many."""
+        service: FakeService = self._service  # type: ignore[attr-defined] # the class is slotted and frozen
+        record: Record = self._record  # type: ignore[attr-defined] # see above
+        cuts = service.cuts
+        for _ in range(service.sse_updates):
+            if service.cuts > cuts:
+                raise ResponseLostError("cut")
+            update = service.update(record)
+            yield b"data: " + json.dumps(update).encode() + b"\n\n"
+            if update["status"] in ("completed", "failed", "cancelled"):
+                return
+            await service.clock.sleep(2.0)
+
+    def close(self) -> None:
+        """Close it."""
+        self._service.open_streams -= 1  # type: ignore[attr-defined] # see above
+
+
+class FakeLimiter:
+    """A limiter without a limit, which says that so many wait in each lane."""
+
+    def __init__(self) -> None:
+        self.waiting = dict.fromkeys(Priority, 0)
+
+    async def acquire(self, priority: Priority = Priority.NORMAL, *, max_wait: float | None = None) -> Permit:
+        """Fail: requests end in the fake service, so nobody may ask."""
+        raise AssertionError("a request went to the limiter")
+
+    def cool_down(self, seconds: float) -> None:
+        """Nobody is refused."""
+
+    def snapshot(self) -> RateLimitSnapshot:
+        """Return what is said to wait."""
+        return RateLimitSnapshot(
+            limit=40,
+            period=10.0,
+            used=0,
+            available=40,
+            waiting=dict(self.waiting),
+            cooldown=0.0,
+            pacing="burst",
+            next_free_in=0.0,
+        )
+
+
+_: type[Limiter] = FakeLimiter
