@@ -133,4 +133,7 @@ __all__ = [
     "WorkflowStatus",
     "WorkflowSummary",
     "WorkflowUpdate",
+    "__version__",
 ]
+
+__version__ = "0.1.0"

@@ -1,6 +1,7 @@
 """ComfyControl: wires the parts and exposes resources and verbs."""
 
 import asyncio
+import copy
 import os
 import random
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
@@ -12,7 +13,7 @@ import aiohttp
 import attrs
 
 from comfycontrol_async._clock import SYSTEM_CLOCK
-from comfycontrol_async._core import UNSET, Shared, Unset
+from comfycontrol_async._core import UNSET, Core, Unset, limiter_source
 from comfycontrol_async._http._config import (
     Timeouts,
     WatchPolicy,
@@ -43,7 +44,6 @@ from comfycontrol_async.resources._checks import check_id, check_tags
 from comfycontrol_async.runs._download import Downloader
 from comfycontrol_async.runs._run import OnUpdate, RunTools, WorkflowRun
 from comfycontrol_async.runs._submit import Submitter, prepare_submit
-from comfycontrol_async.runs._watch import Watcher
 
 # Seconds for which a run that was cancelled with on_cancel="cancel" tries to tell the server.
 _CANCEL_TIME = 30.0
@@ -95,49 +95,42 @@ class ComfyControl:
             proxy=check_proxy(proxy),
             trace_configs=trace_configs,
         )
-        shared = Shared(transport, limiter, watch or WatchPolicy())
         pipeline = Pipeline(
             transport=transport,
-            limiter=shared.limiter,
-            retry=retry or RetryPolicy(),
-            timeouts=timeouts or Timeouts(),
+            limiter=limiter_source(limiter, transport),
+            retry=RetryPolicy() if retry is None else retry,
+            timeouts=Timeouts() if timeouts is None else timeouts,
             chance=random.random,
             max_wait=check_wait(max_rate_limit_wait),
         )
-        self._assemble(shared, pipeline)
+        self._assemble(Core.make(pipeline, WatchPolicy() if watch is None else watch), pipeline)
 
-    def _assemble(self, shared: Shared, pipeline: Pipeline) -> None:
+    def _assemble(self, core: Core, pipeline: Pipeline) -> None:
+        """Make the resources and verbs that send through `pipeline`."""
         send = pipeline.send
-        self._shared = shared
+        self._core = core
         self._pipeline = pipeline
         self.user = UserResource(send)
         self.runners = RunnersResource(send)
         self.managed_runners = ManagedRunnersResource(send)
         self.workflows = WorkflowsResource(send, pipeline.open)
         self.templates = TemplatesResource(send)
-        if shared.watcher is None:
-            # Looking goes below what people send, and is not theirs to bound.
-            bulk = attrs.evolve(pipeline, priority=Priority.BULK, max_wait=None)
-            shared.watcher = Watcher(
-                WorkflowsResource(bulk.send, bulk.open), self.workflows, shared.policy, shared.limiter
-            )
-        if shared.downloader is None:
-            shared.downloader = Downloader(
-                transport=pipeline.transport,
-                timeouts=pipeline.timeouts,
-                retry=pipeline.retry,
-                clock=SYSTEM_CLOCK,
-                chance=random.random,
-            )
         self._submitter = Submitter(
             workflows=self.workflows,
             retry=pipeline.retry,
             clock=SYSTEM_CLOCK,
             server_time=pipeline.transport.server_time,
-            held=shared.held,
+            held=core.held,
+        )
+        downloader = Downloader(
+            transport=pipeline.transport,
+            timeouts=pipeline.timeouts,
+            retry=pipeline.retry,
+            clock=SYSTEM_CLOCK,
+            chance=pipeline.chance,
         )
         self._tools = RunTools(
-            workflows=self.workflows, watcher=shared.watcher, downloader=shared.downloader, clock=SYSTEM_CLOCK
+            workflows=self.workflows, watcher=core.watcher, downloader=downloader, clock=SYSTEM_CLOCK
         )
 
     # The client itself
@@ -145,12 +138,12 @@ class ComfyControl:
     @property
     def base_url(self) -> str:
         """The API's address, without a trailing slash."""
-        return str(self._shared.transport.base_url)
+        return str(self._core.transport.base_url)
 
     @property
     def limiter(self) -> Limiter:
         """The limiter that every request goes through."""
-        return self._shared.limiter()
+        return self._core.limiter()
 
     def with_options(
         self,
@@ -178,25 +171,25 @@ class ComfyControl:
             changes["priority"] = Priority(priority)
         if not isinstance(max_rate_limit_wait, Unset):
             changes["max_wait"] = check_wait(max_rate_limit_wait)
-        sibling = object.__new__(type(self))
-        sibling._assemble(self._shared, attrs.evolve(self._pipeline, **changes))
+        # A copy keeps what a subclass has set in a constructor of its own, whose arguments are not known here.
+        sibling = copy.copy(self)
+        sibling._assemble(self._core, attrs.evolve(self._pipeline, **changes))
         return sibling
 
     async def aclose(self) -> None:
         """Close the session that was opened here, for this client and its siblings; any number of times."""
-        if self._shared.watcher is not None:
-            await self._shared.watcher.close()
-        await self._shared.transport.close()
+        await self._core.watcher.close()
+        await self._core.transport.close()
 
     async def __aenter__(self) -> Self:
-        self._shared.transport.bind()
+        self._core.transport.bind()
         return self
 
     async def __aexit__(self, *exc: object) -> None:
         await self.aclose()
 
     def __repr__(self) -> str:
-        return f"<ComfyControl {self.base_url}{' closed' if self._shared.transport.closed else ''}>"
+        return f"<ComfyControl {self.base_url}{' closed' if self._core.transport.closed else ''}>"
 
     async def request(
         self,
@@ -301,7 +294,7 @@ class ComfyControl:
             except BadRequestError:
                 if (await self.workflows.get(id)).status.terminal:
                     return None
-            await SYSTEM_CLOCK.sleep(self._shared.policy.min_interval)
+            await SYSTEM_CLOCK.sleep(self._core.watcher.policy.min_interval)
 
     def map(
         self,
@@ -363,7 +356,7 @@ class ComfyControl:
     async def _map(self, graph: GraphSource, rows: Rows, options: BatchOptions) -> AsyncGenerator[MapResult, None]:
         known = await asyncio.to_thread(Graph.coerce, graph)
         raise_errors(known.check())
-        batch = Batch(self._tools, self._submitter, known, str(self._shared.transport.base_url), options)
+        batch = Batch(self._tools, self._submitter, known, str(self._core.transport.base_url), options)
         async with aclosing(batch.results(rows)) as results:
             async for result in results:
                 yield result

@@ -1,40 +1,60 @@
-"""What a client and its siblings, made by `with_options`, have in common."""
+"""Core: what a client and its siblings, made by `with_options`, share; complete when it is made."""
 
 from collections import OrderedDict
+from collections.abc import Callable
 
 import attrs
 
 from comfycontrol_async._http._config import WatchPolicy
+from comfycontrol_async._http._pipeline import Pipeline
 from comfycontrol_async._http._transport import Transport
-from comfycontrol_async.limits import Limiter
+from comfycontrol_async.limits import Limiter, Priority
 from comfycontrol_async.limits._shared import shared_limiter
-from comfycontrol_async.runs._download import Downloader
+from comfycontrol_async.resources import WorkflowsResource
 from comfycontrol_async.runs._watch import Watcher
 
 
 class Unset:
-    """The default of an option for which None means something."""
+    """The type of `UNSET`: the argument was not given, where None has a meaning of its own."""
 
 
 UNSET = Unset()
 
 
-@attrs.define(eq=False)
-class Shared:
-    """Sessions, limiter, watcher, downloads, and the ids of workflows that were made."""
+@attrs.frozen(eq=False, kw_only=True)
+class Core:
+    """Sessions, limiter, watcher, and the ids of workflows that were made, of a client and all its siblings."""
 
     transport: Transport
-    given_limiter: Limiter | None
-    policy: WatchPolicy
-    watcher: Watcher | None = None
-    downloader: Downloader | None = None
+    limiter: Callable[[], Limiter]
+    watcher: Watcher
     held: OrderedDict[str, None] = attrs.field(factory=OrderedDict)
-    _default_limiter: Limiter | None = None
 
-    def limiter(self) -> Limiter:
-        """Return the limiter that was given, or the one that all clients of this origin and loop share."""
-        if self.given_limiter is not None:
-            return self.given_limiter
-        if self._default_limiter is None or self.transport.loop_changed():
-            self._default_limiter = shared_limiter(str(self.transport.base_url.origin()))
-        return self._default_limiter
+    @classmethod
+    def make(cls, pipeline: Pipeline, policy: WatchPolicy) -> "Core":
+        """Make what the client of this pipeline shares with its siblings."""
+        # Background polls use the BULK lane and ignore `max_rate_limit_wait`: their cost is ours to choose.
+        bulk = attrs.evolve(pipeline, priority=Priority.BULK, max_wait=None)
+        watcher = Watcher(
+            WorkflowsResource(bulk.send, bulk.open),
+            WorkflowsResource(pipeline.send, pipeline.open),
+            policy,
+            pipeline.limiter,
+        )
+        return cls(transport=pipeline.transport, limiter=pipeline.limiter, watcher=watcher)
+
+
+def limiter_source(given: Limiter | None, transport: Transport) -> Callable[[], Limiter]:
+    """Return a function that gives the client's limiter: the given one, or the one shared by its origin and loop."""
+    if given is not None:
+        return lambda: given
+    origin = str(transport.base_url.origin())
+    known: Limiter | None = None
+
+    def default() -> Limiter:
+        nonlocal known
+        if known is None or transport.loop_changed():
+            known = shared_limiter(origin)
+        return known
+
+    return default

@@ -5,11 +5,13 @@ import json
 import logging
 import math
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from importlib.metadata import version
 from typing import Any
 
 import aiohttp
 import pytest
 
+import comfycontrol_async
 from comfycontrol_async import (
     ClientClosedError,
     ClientLoopError,
@@ -41,6 +43,11 @@ def client(**options: Any) -> ComfyControl:
 
 
 # Making one
+
+
+def test_version() -> None:
+    """The package says which version of it is installed."""
+    assert comfycontrol_async.__version__ == version("comfycontrol-async")
 
 
 def test_made_without_a_loop(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,7 +109,7 @@ async def test_trace_configs(api: ScriptedApi) -> None:
     async with client(trace_configs=[trace]) as comfy:
         api.answer("GET", "/v1/user", documented.USER)
         await comfy.user.get()
-        session = comfy._shared.transport._session
+        session = comfy._core.transport._session
         assert session is not None
         assert trace in session.trace_configs
 
@@ -121,7 +128,7 @@ async def test_proxy_of_the_environment(api: ScriptedApi, monkeypatch: pytest.Mo
 def test_no_secret_is_shown() -> None:
     """Nothing that a client is made of shows its token, or the password of its proxy."""
     made = client(proxy=f"http://user:{SECRET}@p.test", user_agent="my-app")
-    shown = [made, *vars(made).values(), made._shared.transport, made._pipeline, made.get_run(documented.WORKFLOW_ID)]
+    shown = [made, *vars(made).values(), made._core.transport, made._pipeline, made.get_run(documented.WORKFLOW_ID)]
     text = " ".join(f"{value!r} {value!s}" for value in shown)
     assert TOKEN not in text
     assert SECRET not in text
@@ -199,13 +206,13 @@ async def test_closed_after_an_error() -> None:
 async def test_own_session_is_opened_once_and_closed(api: ScriptedApi) -> None:
     """The session opens on first use and is closed with the client."""
     comfy = client()
-    assert comfy._shared.transport._session is None
+    assert comfy._core.transport._session is None
     api.answer("GET", "/v1/user", documented.USER, times=3)
     await asyncio.gather(comfy.user.get(), comfy.user.get())
-    session = comfy._shared.transport._session
+    session = comfy._core.transport._session
     assert session is not None
     await comfy.user.get()
-    assert comfy._shared.transport._session is session
+    assert comfy._core.transport._session is session
     await comfy.aclose()
     assert session.closed
 
@@ -270,7 +277,7 @@ def test_loop_after_loop(api: ScriptedApi) -> None:
     sessions = []
     for _ in range(3):
         asyncio.run(comfy.user.get())
-        sessions.append(comfy._shared.transport._session)
+        sessions.append(comfy._core.transport._session)
     assert len({id(session) for session in sessions}) == 3
     assert comfy.limiter.snapshot().used == 3
 
@@ -343,10 +350,37 @@ async def test_with_options_shares(api: ScriptedApi, comfy: ComfyControl) -> Non
     assert sibling._tools.watcher is comfy._tools.watcher
     api.answer("GET", "/v1/user", documented.USER, times=2)
     await comfy.user.get()
-    session = comfy._shared.transport._session
+    session = comfy._core.transport._session
     await sibling.user.get()
-    assert sibling._shared.transport._session is session
+    assert sibling._core.transport._session is session
     assert [call.options["timeout"].total for call in api.calls] == [60.0, 1.0]
+
+
+async def test_sibling_of_a_subclass(api: ScriptedApi) -> None:
+    """A sibling is of the client's own class, whatever its constructor takes, and keeps its attributes."""
+
+    class Mine(ComfyControl):
+        def __init__(self, project: str) -> None:
+            super().__init__(TOKEN, base_url=BASE_URL, limiter=LocalLimiter(1000, 1.0))
+            self.project = project
+
+    async with Mine("cats") as comfy:
+        sibling = comfy.with_options(timeouts=Timeouts(total=1.0)).with_options(priority=Priority.BULK)
+        assert type(sibling) is Mine
+        assert sibling.project == "cats"
+        api.answer("GET", "/v1/user", documented.USER, times=2)
+        await sibling.user.get()
+        await comfy.user.get()
+    assert [call.options["timeout"].total for call in api.calls] == [1.0, 60.0]
+
+
+def test_options_reach_downloads() -> None:
+    """The timeouts and the retry policy of a sibling hold for its downloads, and the client's own stay as they were."""
+    comfy = client(timeouts=Timeouts(read=7.0))
+    sibling = comfy.with_options(timeouts=Timeouts(read=1.0), retry=RetryPolicy(attempts=2))
+    of = [made.get_run(documented.WORKFLOW_ID)._tools.downloader for made in (comfy, sibling)]
+    assert [downloader.timeouts.read for downloader in of] == [7.0, 1.0]
+    assert [downloader.retry.attempts for downloader in of] == [5, 2]
 
 
 async def test_with_options_changes_only_what_is_given(api: ScriptedApi, comfy: ComfyControl) -> None:

@@ -74,7 +74,7 @@ class Watcher:
     ) -> None:
         self._workflows = workflows
         self._direct = direct
-        self._policy, self._limiter, self._clock = policy, limiter, clock
+        self.policy, self._limiter, self._clock = policy, limiter, clock
         self._submitted = 0
         self._durations: list[float] = []
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -83,7 +83,7 @@ class Watcher:
     @property
     def max_streams(self) -> int:
         """How many workflows are watched by stream at once, at the most."""
-        return self._policy.max_streams
+        return self.policy.max_streams
 
     def limits(self) -> RateLimitSnapshot:
         """Return the state of the limiter that all looks go through."""
@@ -162,7 +162,7 @@ class Watcher:
         watched = self._watched.get(id)
         if watched is None:
             watched = self._watched[id] = self._begin(id, born, created_at, outputs)
-            few = len(self._watched) <= self._policy.max_streams and not batch
+            few = len(self._watched) <= self.policy.max_streams and not batch
             if self._room_for_streams() and (few or (outputs and not self._expected())):
                 self._open_stream(watched, self._workflows)
         if watched.stream is None:
@@ -175,7 +175,7 @@ class Watcher:
             id=id,
             created=now if born is None else born,
             # One whose age nobody knows is looked for at once.
-            seen=now - self._policy.max_interval if born is None else born,
+            seen=now - self.policy.max_interval if born is None else born,
             born=born is not None,
             ordinal=None,
             outputs=outputs,
@@ -204,7 +204,7 @@ class Watcher:
     # Streams
 
     def _room_for_streams(self) -> int:
-        return self._policy.max_streams - sum(other.stream is not None for other in self._watched.values())
+        return self.policy.max_streams - sum(other.stream is not None for other in self._watched.values())
 
     def _expected(self) -> float | None:
         """Return how long workflows take as far as is known, None when too few have ended."""
@@ -216,7 +216,7 @@ class Watcher:
         room, expected = self._room_for_streams(), self._expected()
         if room <= 0 or expected is None:
             return
-        soon = now - expected + _LEAD * self._policy.min_interval
+        soon = now - expected + _LEAD * self.policy.min_interval
         for watched in sorted(self._to_look_for(), key=lambda one: one.created)[:room]:
             if watched.outputs and watched.created <= soon and watched.failed < _MOST_FAILED_STREAMS:
                 self._open_stream(watched, self._direct)
@@ -239,7 +239,7 @@ class Watcher:
                 return
             # The API closes a good one every four minutes.
             watched.failed += 1
-            await self._clock.sleep(self._policy.min_interval * watched.failed)
+            await self._clock.sleep(self.policy.min_interval * watched.failed)
         watched.stream = None
         self._see_to_looking()
 
@@ -252,7 +252,7 @@ class Watcher:
                 if update.status.terminal:
                     return
                 first = watched.seen if first is None else first
-                if watched.seen - first >= _GOOD_STREAM * self._policy.min_interval:
+                if watched.seen - first >= _GOOD_STREAM * self.policy.min_interval:
                     watched.failed = 0
 
     # Looking
@@ -265,7 +265,7 @@ class Watcher:
             except Exception as error:  # whatever it is, nobody may wait for a task that is gone
                 for watched in self._to_look_for():
                     watched.tell(None, error)
-                pause = self._policy.min_interval
+                pause = self.policy.min_interval
             await self._clock.sleep(pause)
 
     async def _look(self) -> float:
@@ -273,7 +273,7 @@ class Watcher:
         now = self._clock.monotonic()
         self._open_late_streams(now)
         waiting = [self._waiting(watched, now) for watched in self._to_look_for()]
-        chosen = plan(waiting, self._durations, self._policy, scarce=self._scarce())
+        chosen = plan(waiting, self._durations, self.policy, scarce=self._scarce())
         failed = 0
         try:
             for number in chosen.pages:
@@ -291,7 +291,7 @@ class Watcher:
                 failed += 1
                 self._take_note(error, [watched])
         self._failed_looks = self._failed_looks + 1 if failed else 0
-        return min(self._policy.max_interval, chosen.again_in * (1 + self._failed_looks))
+        return min(self.policy.max_interval, chosen.again_in * (1 + self._failed_looks))
 
     def _take_note(self, error: Exception, concerned: list[Watched]) -> None:
         """Remember that looking failed; whoever that has gone on for too long is told."""
@@ -300,7 +300,7 @@ class Watcher:
         for watched in concerned:
             if watched.failing_since is None:
                 watched.failing_since = now
-            elif now - watched.failing_since >= _LONGEST_OUTAGE * self._policy.max_interval:
+            elif now - watched.failing_since >= _LONGEST_OUTAGE * self.policy.max_interval:
                 watched.tell(None, error)
 
     def _scarce(self) -> bool:
@@ -350,7 +350,7 @@ class Watcher:
 
     def _miss(self, watched: Watched, page: Page[WorkflowSummary]) -> None:
         """Look for it on the next page next time, or on the one before when this page is older than it."""
-        if page.number == 1 and self._clock.monotonic() - watched.created < _LISTED_LATE * self._policy.min_interval:
+        if page.number == 1 and self._clock.monotonic() - watched.created < _LISTED_LATE * self.policy.min_interval:
             return
         watched.misses += 1
         if len(page.items) + len(page.invalid_items) < PER_PAGE:
@@ -383,7 +383,7 @@ class Watcher:
         """Learn from an ending how long workflows take: what the server says, within what was seen from here."""
         if update.completed_at is None or watched.created_at is None or not watched.born:
             return
-        said = (update.completed_at - watched.created_at).total_seconds() * self._policy.min_interval
+        said = (update.completed_at - watched.created_at).total_seconds() * self.policy.min_interval
         insort(self._durations, min(max(said, watched.seen - watched.created), now - watched.created))
         if len(self._durations) > _MOST_DURATIONS:
             # Thin out evenly: what is left has the same shape.
