@@ -101,7 +101,7 @@ def contenders_of(url: str, token: str, session: aiohttp.ClientSession, comfy: C
 
     async def attempt() -> None:
         permit = await comfy.limiter.acquire()
-        await pipeline.transport.attempt(_USER, permit, pipeline.timeouts)
+        await pipeline.transport.fetch(_USER, permit, pipeline.timeouts)
 
     pager = comfy.workflows.list(per_page=PAGE)
     return [

@@ -25,6 +25,8 @@ from comfycontrol_async._http._config import (
 )
 from comfycontrol_async._http._pipeline import Pipeline
 from comfycontrol_async._http._retry import RetryPolicy
+from comfycontrol_async._http._sessions import Sessions
+from comfycontrol_async._http._storage import Storage
 from comfycontrol_async._http._transport import Transport
 from comfycontrol_async.batch._map import Batch
 from comfycontrol_async.batch._options import BatchOptions, BatchPlan, Key, MapProgress, MapResult, Rows, plan_batch
@@ -87,23 +89,24 @@ class ComfyControl:
         proxy: str | None = None,
         trace_configs: Sequence[aiohttp.TraceConfig] = (),
     ) -> None:
-        transport = Transport(
-            read_token(token, os.environ),
+        agent = name_user_agent(user_agent)
+        found = read_token(token, os.environ)
+        sessions = Sessions(
             read_base_url(base_url, os.environ),
             session=session,
-            user_agent=name_user_agent(user_agent),
             proxy=check_proxy(proxy),
             trace_configs=trace_configs,
         )
         pipeline = Pipeline(
-            transport=transport,
-            limiter=limiter_source(limiter, transport),
+            transport=Transport(sessions, found, user_agent=agent),
+            limiter=limiter_source(limiter, sessions),
             retry=RetryPolicy() if retry is None else retry,
             timeouts=Timeouts() if timeouts is None else timeouts,
             chance=random.random,
             max_wait=check_wait(max_rate_limit_wait),
         )
-        self._assemble(Core.make(pipeline, WatchPolicy() if watch is None else watch), pipeline)
+        storage = Storage(sessions, user_agent=agent)
+        self._assemble(Core.make(pipeline, storage, WatchPolicy() if watch is None else watch), pipeline)
 
     def _assemble(self, core: Core, pipeline: Pipeline) -> None:
         """Make the resources and verbs that send through `pipeline`."""
@@ -123,7 +126,7 @@ class ComfyControl:
             held=core.held,
         )
         downloader = Downloader(
-            transport=pipeline.transport,
+            storage=core.storage,
             timeouts=pipeline.timeouts,
             retry=pipeline.retry,
             clock=SYSTEM_CLOCK,
@@ -138,7 +141,7 @@ class ComfyControl:
     @property
     def base_url(self) -> str:
         """The API's address, without a trailing slash."""
-        return str(self._core.transport.base_url)
+        return str(self._core.sessions.base_url)
 
     @property
     def limiter(self) -> Limiter:
@@ -179,17 +182,17 @@ class ComfyControl:
     async def aclose(self) -> None:
         """Close the session that was opened here, for this client and its siblings; any number of times."""
         await self._core.watcher.close()
-        await self._core.transport.close()
+        await self._core.sessions.close()
 
     async def __aenter__(self) -> Self:
-        self._core.transport.bind()
+        self._core.sessions.bind()
         return self
 
     async def __aexit__(self, *exc: object) -> None:
         await self.aclose()
 
     def __repr__(self) -> str:
-        return f"<ComfyControl {self.base_url}{' closed' if self._core.transport.closed else ''}>"
+        return f"<ComfyControl {self.base_url}{' closed' if self._core.sessions.closed else ''}>"
 
     async def request(
         self,
@@ -356,7 +359,7 @@ class ComfyControl:
     async def _map(self, graph: GraphSource, rows: Rows, options: BatchOptions) -> AsyncGenerator[MapResult, None]:
         known = await asyncio.to_thread(Graph.coerce, graph)
         raise_errors(known.check())
-        batch = Batch(self._tools, self._submitter, known, str(self._core.transport.base_url), options)
+        batch = Batch(self._tools, self._submitter, known, str(self._core.sessions.base_url), options)
         async with aclosing(batch.results(rows)) as results:
             async for result in results:
                 yield result

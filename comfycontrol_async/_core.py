@@ -7,7 +7,8 @@ import attrs
 
 from comfycontrol_async._http._config import WatchPolicy
 from comfycontrol_async._http._pipeline import Pipeline
-from comfycontrol_async._http._transport import Transport
+from comfycontrol_async._http._sessions import Sessions
+from comfycontrol_async._http._storage import Storage
 from comfycontrol_async.limits import Limiter, Priority
 from comfycontrol_async.limits._shared import shared_limiter
 from comfycontrol_async.resources import WorkflowsResource
@@ -25,13 +26,14 @@ UNSET = Unset()
 class Core:
     """Sessions, limiter, watcher, and the ids of workflows that were made, of a client and all its siblings."""
 
-    transport: Transport
+    sessions: Sessions
+    storage: Storage
     limiter: Callable[[], Limiter]
     watcher: Watcher
     held: OrderedDict[str, None] = attrs.field(factory=OrderedDict)
 
     @classmethod
-    def make(cls, pipeline: Pipeline, policy: WatchPolicy) -> "Core":
+    def make(cls, pipeline: Pipeline, storage: Storage, policy: WatchPolicy) -> "Core":
         """Make what the client of this pipeline shares with its siblings."""
         # Background polls use the BULK lane and ignore `max_rate_limit_wait`: their cost is ours to choose.
         bulk = attrs.evolve(pipeline, priority=Priority.BULK, max_wait=None)
@@ -41,19 +43,19 @@ class Core:
             policy,
             pipeline.limiter,
         )
-        return cls(transport=pipeline.transport, limiter=pipeline.limiter, watcher=watcher)
+        return cls(sessions=pipeline.transport.sessions, storage=storage, limiter=pipeline.limiter, watcher=watcher)
 
 
-def limiter_source(given: Limiter | None, transport: Transport) -> Callable[[], Limiter]:
+def limiter_source(given: Limiter | None, sessions: Sessions) -> Callable[[], Limiter]:
     """Return a function that gives the client's limiter: the given one, or the one shared by its origin and loop."""
     if given is not None:
         return lambda: given
-    origin = str(transport.base_url.origin())
+    origin = str(sessions.base_url.origin())
     known: Limiter | None = None
 
     def default() -> Limiter:
         nonlocal known
-        if known is None or transport.loop_changed():
+        if known is None or not sessions.binding.is_running():
             known = shared_limiter(origin)
         return known
 

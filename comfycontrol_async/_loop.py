@@ -1,8 +1,62 @@
-"""close_with_loop: closes what its owner forgot to close when the event loop ends."""
+"""What ties an object to one event loop: the loop that it belongs to, and closing it when that loop ends.
 
+Client, sessions, watcher and limiters react to another event loop alike: they belong to the first loop that uses them;
+once that loop is closed the next one takes over, and while it is alive another one gets `ClientLoopError`.
+"""
+
+import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import AbstractAsyncContextManager, suppress
 from typing import Any
+
+from comfycontrol_async.errors import ClientLoopError
+
+
+class LoopBinding:
+    """The event loop that an object belongs to; None until one has used it. `what` names the object in the error."""
+
+    __slots__ = ("_what", "loop")
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self.loop: asyncio.AbstractEventLoop | None = None
+
+    def bind(self) -> bool:
+        """Belong to the running loop; return True if that is another loop than before, so state must start anew.
+
+        Raises:
+            ClientLoopError: the loop that it belongs to is still alive.
+        """
+        loop = asyncio.get_running_loop()
+        if loop is self.loop:
+            return False
+        self.check(loop)
+        self.loop = loop
+        return True
+
+    def check(self, loop: asyncio.AbstractEventLoop | None = None) -> None:
+        """Check that `loop`, or the running one, may use it; nothing is bound.
+
+        Raises:
+            ClientLoopError: the loop that it belongs to is still alive.
+        """
+        if not self.serves(loop or asyncio.get_running_loop()):
+            raise ClientLoopError(
+                f"this {self._what} belongs to another event loop that is still alive; "
+                f"use one {self._what} for each loop, or close the first loop"
+            )
+
+    def serves(self, loop: asyncio.AbstractEventLoop | None) -> bool:
+        """Return True if `loop` may use it: it belongs to that loop, to none yet, or to one that is closed."""
+        return self.loop is None or self.loop is loop or self.loop.is_closed()
+
+    def is_running(self) -> bool:
+        """Return True if the loop that it belongs to runs in this thread; False too when none runs here."""
+        return self.loop is not None and self.loop is asyncio._get_running_loop()
+
+    def release(self) -> None:
+        """Belong to no loop, as before the first use: in a forked child the parent's loop never runs."""
+        self.loop = None
 
 
 def close_with_loop(resource: AbstractAsyncContextManager[Any]) -> AsyncGenerator[None, None]:

@@ -109,7 +109,7 @@ async def test_trace_configs(api: ScriptedApi) -> None:
     async with client(trace_configs=[trace]) as comfy:
         api.answer("GET", "/v1/user", documented.USER)
         await comfy.user.get()
-        session = comfy._core.transport._session
+        session = comfy._core.sessions._api
         assert session is not None
         assert trace in session.trace_configs
 
@@ -128,7 +128,7 @@ async def test_proxy_of_the_environment(api: ScriptedApi, monkeypatch: pytest.Mo
 def test_no_secret_is_shown() -> None:
     """Nothing that a client is made of shows its token, or the password of its proxy."""
     made = client(proxy=f"http://user:{SECRET}@p.test", user_agent="my-app")
-    shown = [made, *vars(made).values(), made._core.transport, made._pipeline, made.get_run(documented.WORKFLOW_ID)]
+    shown = [made, *vars(made).values(), made._core.sessions, made._pipeline, made.get_run(documented.WORKFLOW_ID)]
     text = " ".join(f"{value!r} {value!s}" for value in shown)
     assert TOKEN not in text
     assert SECRET not in text
@@ -206,13 +206,13 @@ async def test_closed_after_an_error() -> None:
 async def test_own_session_is_opened_once_and_closed(api: ScriptedApi) -> None:
     """The session opens on first use and is closed with the client."""
     comfy = client()
-    assert comfy._core.transport._session is None
+    assert comfy._core.sessions._api is None
     api.answer("GET", "/v1/user", documented.USER, times=3)
     await asyncio.gather(comfy.user.get(), comfy.user.get())
-    session = comfy._core.transport._session
+    session = comfy._core.sessions._api
     assert session is not None
     await comfy.user.get()
-    assert comfy._core.transport._session is session
+    assert comfy._core.sessions._api is session
     await comfy.aclose()
     assert session.closed
 
@@ -277,7 +277,7 @@ def test_loop_after_loop(api: ScriptedApi) -> None:
     sessions = []
     for _ in range(3):
         asyncio.run(comfy.user.get())
-        sessions.append(comfy._core.transport._session)
+        sessions.append(comfy._core.sessions._api)
     assert len({id(session) for session in sessions}) == 3
     assert comfy.limiter.snapshot().used == 3
 
@@ -350,9 +350,9 @@ async def test_with_options_shares(api: ScriptedApi, comfy: ComfyControl) -> Non
     assert sibling._tools.watcher is comfy._tools.watcher
     api.answer("GET", "/v1/user", documented.USER, times=2)
     await comfy.user.get()
-    session = comfy._core.transport._session
+    session = comfy._core.sessions._api
     await sibling.user.get()
-    assert sibling._core.transport._session is session
+    assert sibling._core.sessions._api is session
     assert [call.options["timeout"].total for call in api.calls] == [60.0, 1.0]
 
 

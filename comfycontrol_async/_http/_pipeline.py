@@ -1,23 +1,26 @@
 """Pipeline: the one request loop, from a `Request` to its value: limiter -> attempt -> classify -> retry."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 import attrs
 
 from comfycontrol_async._clock import SYSTEM_CLOCK, Clock
 from comfycontrol_async._http._config import Timeouts
-from comfycontrol_async._http._decode import error_of, fate_of, parse_json
+from comfycontrol_async._http._decode import parse_json
+from comfycontrol_async._http._faults import Failure
 from comfycontrol_async._http._request import Answer, Request, Response
 from comfycontrol_async._http._retry import Fate, RetryPolicy, retry_after
-from comfycontrol_async._http._transport import Failure, Stream, Transport
-from comfycontrol_async.errors import APIError, ResponseFormatError, TransportError
+from comfycontrol_async._http._stream import Stream
+from comfycontrol_async._http._transport import Transport
+from comfycontrol_async.errors import APIError, ResponseFormatError
 from comfycontrol_async.limits import Limiter, Permit, Priority
 
 log = logging.getLogger("comfycontrol_async.http")
 
 T = TypeVar("T")
+A = TypeVar("A")
 
 
 @attrs.frozen(kw_only=True)
@@ -45,8 +48,7 @@ class Pipeline:
             ResponseFormatError: the answer is not what the API documents.
             RateLimitWaitError: the rate limit needs longer than `max_wait`.
         """
-        answer = await self._exchange(request)
-        assert isinstance(answer, Response)  # only `open` asks for streams
+        answer = await self._repeat(request, self.transport.fetch)
         try:
             return request.structure(_value(request, answer))
         except ResponseFormatError as error:
@@ -59,19 +61,21 @@ class Pipeline:
         Raises:
             TransportError, APIError, RateLimitWaitError: as `send`.
         """
-        answer = await self._exchange(request)
-        assert isinstance(answer, Stream)  # the transport gives one for every success of a stream request
-        return answer
+        return await self._repeat(request, self.transport.open)
 
-    async def _exchange(self, request: Request[Any]) -> Response | Stream:
+    async def _repeat(
+        self, request: Request[Any], attempt: Callable[[Request[Any], Permit, Timeouts], Awaitable[A | Failure]]
+    ) -> A:
+        """Make attempts until one succeeds or the retry policy gives up."""
         permit = await self._acquire()
         started = self.clock.monotonic()
         attempts = 0
         while True:
-            answer = await self.transport.attempt(request, permit, self.timeouts)
-            if not isinstance(answer, Failure) and 200 <= answer.status < 300:
+            answer = await attempt(request, permit, self.timeouts)
+            if not isinstance(answer, Failure):
                 return answer
-            error, fate, asked = self._judge(request, answer)
+            error, fate = answer.error, answer.fate
+            asked = error.retry_after if isinstance(error, APIError) else None
             if fate is not Fate.REFUSED:
                 attempts += 1
             delay = retry_after(
@@ -97,16 +101,6 @@ class Pipeline:
     async def _acquire(self) -> Permit:
         self.transport.bind()
         return await self.limiter().acquire(self.priority, max_wait=self.max_wait)
-
-    def _judge(
-        self, request: Request[Any], answer: Response | Stream | Failure
-    ) -> tuple[TransportError | APIError, Fate, float | None]:
-        """Say what an answer that is no success means: the error, the request's fate, the server's Retry-After."""
-        if isinstance(answer, Failure):
-            return answer.error, answer.fate, None
-        assert isinstance(answer, Response)  # a stream is always a success
-        error = error_of(answer, request.method, request.path, self.clock.utcnow())
-        return error, fate_of(answer.status), error.retry_after
 
 
 def _value(request: Request[Any], answer: Response) -> Any:

@@ -8,7 +8,7 @@ from typing import Any, Protocol, TypeVar
 from comfycontrol_async._http._convert import page_structurer, structurer
 from comfycontrol_async._http._paginate import Pager
 from comfycontrol_async._http._request import Answer, Repeat, Request
-from comfycontrol_async._http._transport import Stream
+from comfycontrol_async._http._stream import Stream
 from comfycontrol_async.errors import InvalidArgumentError
 from comfycontrol_async.graph._graph import Graph
 from comfycontrol_async.models import Page, Template, WorkflowSummary

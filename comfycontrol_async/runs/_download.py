@@ -20,7 +20,8 @@ import attrs
 from comfycontrol_async._clock import Clock
 from comfycontrol_async._http._config import Timeouts
 from comfycontrol_async._http._retry import RetryPolicy, backoff
-from comfycontrol_async._http._transport import Stream, Transport
+from comfycontrol_async._http._storage import Storage
+from comfycontrol_async._http._stream import Stream
 from comfycontrol_async.errors import DownloadError, InvalidArgumentError, ResponseLostError, TransportError
 from comfycontrol_async.models import Output
 
@@ -44,7 +45,7 @@ _LONGEST_NAME = 200
 class Downloader:
     """Fetches outputs; `chance` gives random numbers in [0, 1) for the jitter."""
 
-    transport: Transport
+    storage: Storage
     timeouts: Timeouts
     retry: RetryPolicy
     clock: Clock
@@ -160,7 +161,7 @@ class Downloader:
     async def _transfer(self, url: str, file: BinaryIO, target: Path) -> int:
         """Append what is missing of the file and return the status; 2xx means that it is whole."""
         offset = file.tell()
-        async with self.transport.download(url, offset=offset, timeouts=self.timeouts) as stream:
+        async with self.storage.download(url, offset=offset, timeouts=self.timeouts) as stream:
             if stream.status >= 300 and not (offset and stream.status == 416):
                 return stream.status
             begin, size = _extent(stream)

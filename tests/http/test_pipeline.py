@@ -37,7 +37,9 @@ from comfycontrol_async import (
 from comfycontrol_async._http._multipart import Form, prepare
 from comfycontrol_async._http._pipeline import Pipeline
 from comfycontrol_async._http._request import Answer, Repeat, Request
-from comfycontrol_async._http._transport import Stream, Transport
+from comfycontrol_async._http._sessions import Sessions
+from comfycontrol_async._http._stream import Stream
+from comfycontrol_async._http._transport import Transport
 from comfycontrol_async.testing import FakeClock
 from support.scripted import BASE_URL, TOKEN, ScriptedApi, cut, endless
 
@@ -70,7 +72,8 @@ def clock() -> FakeClock:
 async def pipeline(api: ScriptedApi, clock: FakeClock) -> AsyncIterator[Pipeline]:
     """Make a pipeline whose limiter and pauses go by the fake clock, and whose jitter is none."""
     limiter = LocalLimiter(LIMIT, PERIOD, clock=clock)
-    transport = Transport(TOKEN, URL(BASE_URL), user_agent="test/1.0")
+    sessions = Sessions(URL(BASE_URL))
+    transport = Transport(sessions, TOKEN, user_agent="test/1.0", clock=clock)
     yield Pipeline(
         transport=transport,
         limiter=lambda: limiter,
@@ -79,7 +82,7 @@ async def pipeline(api: ScriptedApi, clock: FakeClock) -> AsyncIterator[Pipeline
         chance=lambda: 1.0,
         clock=clock,
     )
-    await transport.close()
+    await sessions.close()
 
 
 async def settle(clock: FakeClock, call: Awaitable[T], *, most: float = 1000.0) -> T:
@@ -558,7 +561,7 @@ async def test_closed_in_a_pause(api: ScriptedApi, pipeline: Pipeline, clock: Fa
     api.answer("GET", "/v1/user", status=500)
     call = asyncio.ensure_future(pipeline.send(GET))
     await clock.advance(0.5)
-    await pipeline.transport.close()
+    await pipeline.transport.sessions.close()
     with pytest.raises(ClientClosedError):
         await settle(clock, call)
     assert len(api.calls) == 1
@@ -570,7 +573,7 @@ async def test_closed_in_a_cooldown(api: ScriptedApi, pipeline: Pipeline, clock:
     api.answer("GET", "/v1/user", status=429)
     call = asyncio.ensure_future(pipeline.send(GET))
     await clock.advance(0.5)
-    await pipeline.transport.close()
+    await pipeline.transport.sessions.close()
     with pytest.raises(ClientClosedError):
         await settle(clock, call)
     await assert_nothing_held(clock, pipeline.limiter())
@@ -707,14 +710,15 @@ async def test_given_session(api: ScriptedApi, pipeline: Pipeline, clock: FakeCl
         return await handler(request)
 
     async with aiohttp.ClientSession(middlewares=[own], raise_for_status=True) as session:
-        transport = Transport(TOKEN, URL(BASE_URL), session=session, user_agent="test/1.0", proxy="http://p.test")
+        sessions = Sessions(URL(BASE_URL), session=session, proxy="http://p.test")
+        transport = Transport(sessions, TOKEN, user_agent="test/1.0", clock=clock)
         given = attrs.evolve(pipeline, transport=transport)
         api.answer("GET", "/v1/user", status=503)
         api.answer("GET", "/v1/user", {"id": 1})
         assert await settle(clock, given.send(GET)) == {"id": 1}
         assert api.calls[-1].options["middlewares"][0] is own
         assert api.calls[-1].options["proxy"] == "http://p.test"
-        await transport.close()
+        await sessions.close()
         assert not session.closed
 
 
@@ -724,7 +728,7 @@ async def test_given_session_that_does_not_tell(
 ) -> None:
     """With a session that was given nobody knows whether a request was written: a create is not sent again."""
     async with aiohttp.ClientSession() as session:
-        transport = Transport(TOKEN, URL(BASE_URL), session=session, user_agent="test/1.0")
+        transport = Transport(Sessions(URL(BASE_URL), session=session), TOKEN, user_agent="test/1.0", clock=clock)
         given = attrs.evolve(pipeline, transport=transport)
         api.fail("POST", "/v1/user", TimeoutError(), sent=sent)
         with pytest.raises(RequestTimeoutError):

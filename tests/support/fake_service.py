@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import attrs
 
 from comfycontrol_async._http._request import Request
-from comfycontrol_async._http._transport import Stream
+from comfycontrol_async._http._stream import Stream
 from comfycontrol_async.errors import NotFoundError, ResponseLostError
 from comfycontrol_async.limits import Limiter, Permit, Priority, RateLimitSnapshot
 from comfycontrol_async.resources import WorkflowsResource
