@@ -41,7 +41,8 @@ from comfycontrol_async.errors import (
 )
 from comfycontrol_async.graph._file import File
 from comfycontrol_async.graph._graph import Graph
-from comfycontrol_async.graph._placeholders import GraphIssue, Parameter
+from comfycontrol_async.graph._issues import GraphIssue
+from comfycontrol_async.graph._placeholders import Parameter
 from comfycontrol_async.limits import Limiter, LocalLimiter, Permit, Priority, RateLimitSnapshot
 from comfycontrol_async.models import (
     DeviceStats,

@@ -32,7 +32,7 @@ from comfycontrol_async.batch._map import Batch
 from comfycontrol_async.batch._options import BatchOptions, BatchPlan, Key, MapProgress, MapResult, Rows, plan_batch
 from comfycontrol_async.errors import BadRequestError, ComfyControlError, InvalidArgumentError
 from comfycontrol_async.graph._graph import Graph
-from comfycontrol_async.graph._placeholders import raise_errors
+from comfycontrol_async.graph._issues import raise_errors
 from comfycontrol_async.limits import Limiter, Priority
 from comfycontrol_async.resources import (
     ManagedRunnersResource,

@@ -31,7 +31,7 @@ from comfycontrol_async.errors import (
     WorkflowFailedError,
     WorkflowInvalidError,
 )
-from comfycontrol_async.graph._graph import GraphIssue
+from comfycontrol_async.graph import GraphIssue
 
 TREE = {
     "ConfigurationError": "ComfyControlError",

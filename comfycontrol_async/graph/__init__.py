@@ -1,7 +1,10 @@
 """ComfyUI graphs: placeholders, parameters, checks, and files to upload."""
 
 from comfycontrol_async.graph._file import File
-from comfycontrol_async.graph._graph import BoundGraph, Graph, name_of
-from comfycontrol_async.graph._placeholders import GraphIssue, Parameter, ParameterKind, ParameterValue
+from comfycontrol_async.graph._graph import BoundGraph, Graph
+from comfycontrol_async.graph._issues import GraphIssue
+from comfycontrol_async.graph._names import name_of
+from comfycontrol_async.graph._parameters import ParameterValue
+from comfycontrol_async.graph._placeholders import Parameter, ParameterKind
 
 __all__ = ["BoundGraph", "File", "Graph", "GraphIssue", "Parameter", "ParameterKind", "ParameterValue", "name_of"]

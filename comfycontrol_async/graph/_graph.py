@@ -6,53 +6,21 @@ only what JSON can say (anything else is refused when it is made), so that what 
 """
 
 import json
-import numbers
-import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import attrs
 
 from comfycontrol_async.errors import GraphError
-from comfycontrol_async.graph._file import File
-from comfycontrol_async.graph._placeholders import (
-    Field,
-    GraphIssue,
-    Json,
-    JsonPath,
-    Parameter,
-    ParameterKind,
-    ParameterValue,
-    collect,
-    fill,
-    has_surrogate,
-    hint,
-    raise_errors,
-    refusal,
-    shown,
-    strings_in,
-)
+from comfycontrol_async.graph._checks import EXPORT, format_issue, structure_issues
+from comfycontrol_async.graph._issues import GraphIssue, hint, raise_errors, shown
+from comfycontrol_async.graph._json import Json, copy_object, inputs_of, strings_in, text_of, view
+from comfycontrol_async.graph._parameters import Field, fill
+from comfycontrol_async.graph._placeholders import Parameter, collect
 
-__all__ = ["BoundGraph", "Graph", "GraphIssue", "Parameter", "ParameterKind", "ParameterValue", "name_of"]
-
-_EXPORT = 'in ComfyUI use "Export (API)", in older versions "Save (API Format)" (with dev mode enabled)'
 _NODE_NAMES = (("_meta", "title"), ("class_type",))
-_MAX_DEPTH = 100
-_OUTPUT_NAME = re.compile("save|preview|(?<!LoadImage)output|export|show|display|videocombine|websocket|upload", re.I)
-# ComfyUI's own classes that never are an output; a class that is neither here nor named like one may be anything.
-_INNER_CLASSES = """
-    BasicGuider BasicScheduler CFGGuider CLIPLoader CLIPTextEncode CLIPTextEncodeSDXL CLIPVisionLoader
-    CheckpointLoaderSimple ConditioningCombine ConditioningZeroOut ControlNetApply ControlNetApplyAdvanced
-    ControlNetLoader DualCLIPLoader EmptyImage EmptyLatentImage EmptySD3LatentImage FluxGuidance ImageAddNoise
-    ImageBatch ImageBlend ImageBlur ImageCompositeMasked ImageCrop ImageInvert ImagePadForOutpaint ImageScale
-    ImageScaleBy ImageSharpen ImageToMask ImageUpscaleWithModel KSampler KSamplerAdvanced KSamplerSelect
-    LatentUpscale LoadImage LoadImageMask LoadImageOutput LoraLoader LoraLoaderModelOnly MaskToImage
-    ModelSamplingFlux ModelSamplingSD3 SamplerCustom SamplerCustomAdvanced SetLatentNoiseMask UNETLoader
-    UpscaleModelLoader VAEDecode VAEDecodeTiled VAEEncode VAEEncodeForInpaint VAEEncodeTiled VAELoader
-"""
-_INNER = frozenset(_INNER_CLASSES.split())
 
 
 @attrs.frozen(kw_only=True)
@@ -84,8 +52,8 @@ class Graph:
 
     def __init__(self, nodes: Mapping[str, object]) -> None:
         if not isinstance(nodes, Mapping):
-            raise GraphError(f"a graph maps node ids to nodes, but this is {shown(nodes)}; {_EXPORT}")
-        self._nodes = _copy_object(nodes, ())
+            raise GraphError(f"a graph maps node ids to nodes, but this is {shown(nodes)}; {EXPORT}")
+        self._nodes = copy_object(nodes, ())
         # Found out on first use, once: a batch binds one graph thousands of times.
         self._parameters: tuple[Parameter, ...] | None = None
         self._alone: tuple[GraphIssue, ...] = ()
@@ -106,12 +74,12 @@ class Graph:
         except OSError as error:
             raise GraphError(f"cannot read {name}: {error.strerror or error}; check the path") from error
         except UnicodeDecodeError as error:
-            raise GraphError(f"{name} is not UTF-8 text; {_EXPORT}") from error
+            raise GraphError(f"{name} is not UTF-8 text; {EXPORT}") from error
         except (ValueError, RecursionError) as error:
-            raise GraphError(f"{name} is not JSON: {error}; {_EXPORT}") from error
+            raise GraphError(f"{name} is not JSON: {error}; {EXPORT}") from error
         except GraphError as error:
             raise GraphError(f"{name}: {error.message}", issues=error.issues) from error
-        raise GraphError(f"{name} holds a {type(data).__name__}, not a JSON object; {_EXPORT}")
+        raise GraphError(f"{name} holds a {type(data).__name__}, not a JSON object; {EXPORT}")
 
     @classmethod
     def coerce(cls, value: object) -> "Graph":
@@ -134,7 +102,7 @@ class Graph:
     @property
     def nodes(self) -> Mapping[str, Mapping[str, Any]]:
         """The nodes by id; read-only, and no list in it is the graph's own."""
-        return MappingProxyType({id: _view(node) for id, node in self._nodes.items()})
+        return MappingProxyType({id: view(node) for id, node in self._nodes.items()})
 
     @property
     def parameters(self) -> tuple[Parameter, ...]:
@@ -155,10 +123,10 @@ class Graph:
         """
         id = self._find(str(node))
         found = self._nodes[id]
-        inputs = _inputs(found)
+        inputs = inputs_of(found)
         if not isinstance(found, dict) or input not in inputs:
             raise GraphError(
-                f"node {id} ({_text(found, 'class_type')}) has no input {shown(input)}{hint(input, inputs)}"
+                f"node {id} ({text_of(found, 'class_type')}) has no input {shown(input)}{hint(input, inputs)}"
             )
         return Graph({**self._nodes, id: {**found, "inputs": {**inputs, input: value}}})
 
@@ -197,7 +165,7 @@ class Graph:
 
     def _assess(self, params: Mapping[str, object] | None) -> tuple[tuple[Field, ...], list[GraphIssue]]:
         parameters, alone = self._study()
-        if params is None or _format_issue(self._nodes):
+        if params is None or format_issue(self._nodes):
             return (), list(alone)
         fields, issues = fill(parameters, params, complete=True)
         return fields, [*alone, *issues]
@@ -205,9 +173,11 @@ class Graph:
     def _study(self) -> tuple[tuple[Parameter, ...], tuple[GraphIssue, ...]]:
         """Find the parameters and the issues of the graph alone."""
         if self._parameters is None:
-            strings = (found for id, node in self._nodes.items() for found in strings_in(_inputs(node), (id, "inputs")))
+            strings = (
+                found for id, node in self._nodes.items() for found in strings_in(inputs_of(node), (id, "inputs"))
+            )
             parameters, issues = collect(strings)
-            self._alone = (*_structure_issues(self._nodes), *issues)
+            self._alone = (*structure_issues(self._nodes), *issues)
             self._parameters = parameters
         return self._parameters, self._alone
 
@@ -216,12 +186,12 @@ class Graph:
         if wanted in self._nodes:
             return wanted
         for keys in _NODE_NAMES:
-            found = [id for id, node in self._nodes.items() if wanted and _text(node, *keys) == wanted]
+            found = [id for id, node in self._nodes.items() if wanted and text_of(node, *keys) == wanted]
             if len(found) == 1:
                 return found[0]
             if found:
                 raise GraphError(f"{shown(wanted)} may be any of the nodes {', '.join(found)}: give the id")
-        names = [_text(node, *keys) for keys in _NODE_NAMES for node in self._nodes.values()]
+        names = [text_of(node, *keys) for keys in _NODE_NAMES for node in self._nodes.values()]
         raise GraphError(f"the graph has no node {shown(wanted)}{hint(wanted, [*self._nodes, *filter(None, names)])}")
 
     def _canonical(self) -> str:
@@ -240,161 +210,3 @@ class Graph:
         names = ", ".join(dict.fromkeys(parameter.name for parameter in self.parameters))
         count = f"{len(self._nodes)} node{'' if len(self._nodes) == 1 else 's'}"
         return f"<Graph {count}, parameters: {names}>" if names else f"<Graph {count}>"
-
-
-def name_of(source: object) -> str:
-    """Return the name of a workflow that was given none: the file's stem, or "workflow"."""
-    stem = Path(source).stem if isinstance(source, (str, Path)) else ""
-    return stem[:200] or "workflow"  # 200 characters is the API's limit
-
-
-def _copy(value: object, path: JsonPath) -> Json:
-    """Copy a value as JSON would say it, or refuse what JSON cannot say."""
-    if value is None or isinstance(value, bool):
-        return value
-    if isinstance(value, str):
-        if has_surrogate(value):
-            raise refusal(path, "half a surrogate pair is no text")
-        return str.__str__(value)
-    if isinstance(value, numbers.Real):
-        try:
-            number = int(value) if isinstance(value, numbers.Integral) else float(value)
-            json.dumps(number, allow_nan=False)
-        except (OverflowError, ValueError) as error:
-            raise refusal(path, f"this number cannot stand in JSON: {error}") from error
-        return number
-    if len(path) >= _MAX_DEPTH:
-        raise refusal(path[:4], f"it nests deeper than {_MAX_DEPTH} levels, or holds itself")
-    if isinstance(value, (list, tuple)):
-        return [_copy(item, (*path, index)) for index, item in enumerate(value)]
-    if isinstance(value, Mapping):
-        return _copy_object(value, path)
-    advice = "; put $file(name) there and give the file in params" if isinstance(value, (File, Path, bytes)) else ""
-    raise refusal(path, f"a value of type {type(value).__name__} cannot stand in JSON{advice}")
-
-
-def _copy_object(value: Mapping[Any, object], path: JsonPath) -> dict[str, Json]:
-    copied: dict[str, Json] = {}
-    for key, item in value.items():
-        if isinstance(key, bool) or not isinstance(key, (str, int)):
-            raise refusal(path, f"a key must be a str, but {shown(key)} is not")
-        name = str(_copy(key, path))
-        if name in copied:
-            raise refusal(path, f"the key {shown(name)} is there twice")
-        copied[name] = _copy(item, (*path, name))
-    return copied
-
-
-def _view(value: Json) -> Any:
-    """Show a value so that nobody can change the graph through it."""
-    if isinstance(value, dict):
-        return MappingProxyType({key: _view(item) for key, item in value.items()})
-    return [_view(item) for item in value] if isinstance(value, list) else value
-
-
-def _inputs(node: Json) -> dict[str, Json]:
-    inputs = node.get("inputs") if isinstance(node, dict) else None
-    return inputs if isinstance(inputs, dict) else {}
-
-
-def _text(value: Json, *keys: str) -> str:
-    """Return the text under some keys, one within the other, or nothing."""
-    for key in keys:
-        value = value.get(key) if isinstance(value, dict) else None
-    return value if isinstance(value, str) else ""
-
-
-class _Link(NamedTuple):
-    """An input that takes an output, number `slot`, of the node `source`."""
-
-    place: str
-    node: str
-    source: str
-    slot: int
-
-
-def _links(nodes: Mapping[str, Json]) -> Iterator[_Link]:
-    """Yield the inputs that ComfyUI takes for links: lists of a text and a whole number."""
-    for id, node in nodes.items():
-        for name, value in _inputs(node).items():
-            match value:
-                case [str(source), int(slot)] if not isinstance(slot, bool):
-                    yield _Link(f"{id}.{name}", id, source, slot)
-
-
-def _structure_issues(nodes: Mapping[str, Json]) -> list[GraphIssue]:
-    """List what is wrong with the graph apart from its placeholders."""
-    whole = _format_issue(nodes)
-    if whole:
-        return [whole]
-    links = list(_links(nodes))
-    return [*_node_issues(nodes), *_link_issues(nodes, links), *_loop_issues(links), *_output_issues(nodes, links)]
-
-
-def _format_issue(nodes: Mapping[str, Json]) -> GraphIssue | None:
-    """Say what this is, when it is no graph in API format at all."""
-    if not nodes:
-        return GraphIssue("error", "", f"the graph is empty; {_EXPORT}")
-    if isinstance(nodes.get("nodes"), list):
-        return GraphIssue("error", "", f"this is ComfyUI's UI format, which cannot be run: {_EXPORT}")
-    prompt = nodes.get("prompt")
-    if isinstance(prompt, dict) and any(_text(node, "class_type") for node in prompt.values()):
-        return GraphIssue("error", "", 'this is a request to ComfyUI, not a graph: use what is under its "prompt"')
-    return None
-
-
-def _node_issues(nodes: Mapping[str, Json]) -> Iterator[GraphIssue]:
-    for id, node in nodes.items():
-        if not isinstance(node, dict):
-            yield GraphIssue("error", id, f"a node is an object with class_type and inputs, but this is {shown(node)}")
-            continue
-        if not _text(node, "class_type"):
-            yield GraphIssue("error", id, f"the node has no class_type; {_EXPORT}")
-        if not isinstance(node.get("inputs"), dict):
-            yield GraphIssue("error", id, "the node has no inputs object (an empty one will do)")
-
-
-def _link_issues(nodes: Mapping[str, Json], links: Iterable[_Link]) -> Iterator[GraphIssue]:
-    for link in links:
-        if link.source not in nodes:
-            text = f"it is linked to node {shown(link.source)}, which is absent{hint(link.source, nodes)}"
-            yield GraphIssue("error", link.place, text)
-        if link.slot < 0:
-            yield GraphIssue("error", link.place, f"it is linked to output {link.slot}, but outputs count from 0")
-
-
-def _loop_issues(links: Iterable[_Link]) -> Iterator[GraphIssue]:
-    """Find every link that closes a loop; with its own stack, as a chain may be longer than Python's."""
-    taken: dict[str, list[_Link]] = {}
-    for link in links:
-        taken.setdefault(link.node, []).append(link)
-    done: set[str] = set()
-    for start in taken:
-        on_path = dict.fromkeys([] if start in done else [start])
-        walk = [iter(taken[id]) for id in on_path]
-        while walk:
-            step = next(walk[-1], None)
-            if step is None:
-                walk.pop()
-                done.add(on_path.popitem()[0])
-            elif step.source in on_path:
-                path = list(on_path)
-                loop = " <- ".join([*path[path.index(step.source) :], step.source])
-                yield GraphIssue("error", step.place, f"the nodes feed themselves: {loop}")
-            elif step.source in taken and step.source not in done:
-                on_path[step.source] = None
-                walk.append(iter(taken[step.source]))
-
-
-def _output_issues(nodes: Mapping[str, Json], links: Iterable[_Link]) -> Iterator[GraphIssue]:
-    """Say when nothing saves or shows a result; a custom node at an end gets the benefit of the doubt."""
-    classes = {id: _text(node, "class_type") for id, node in nodes.items()}
-    if any(map(_OUTPUT_NAME.search, classes.values())):
-        return
-    linked = {link.source for link in links}
-    custom = [id for id, name in classes.items() if id not in linked and name not in _INNER]
-    if custom:
-        ids = ", ".join(custom[:10])
-        yield GraphIssue("warning", "", f"no node looks like an output, such as SaveImage; is it one of {ids}?")
-    else:
-        yield GraphIssue("error", "", "the graph has no output node: add one that saves or shows, such as SaveImage")

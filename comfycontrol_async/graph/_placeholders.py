@@ -12,52 +12,21 @@ One name is one parameter, wherever it stands. On the wire a text and a file are
 `#name`; callers write the plain name, so one name should not have two kinds.
 """
 
-import difflib
-import math
-import numbers
-import os
 import re
-import reprlib
-import stat
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterable
 from typing import Literal
 
 import attrs
 
-from comfycontrol_async.errors import GraphError
-from comfycontrol_async.graph._file import File
+from comfycontrol_async.graph._issues import Finding, GraphIssue, hint, shown
 
-Severity = Literal["error", "warning"]
 ParameterKind = Literal["text", "choice", "file"]
-ParameterValue = str | int | float | bool | File | Path | bytes
-Field = tuple[str, str | File]
-Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
-JsonPath = tuple[str | int, ...]
 
 _CALL = re.compile(r"\$([A-Za-z_]\w*)\((.*)\)", re.DOTALL)
 _KNOWN = re.compile(r"\$(?:text|choice|file|random|timestamp)\(")
 _FILE_NAME = re.compile(r"[A-Za-z0-9_-]{1,255}")
 _NOT_IN_NAMES = re.compile(r'["()\x00-\x1f\x7f]')
 _CLOSED_EARLY = re.compile(r"[^(]*\)")
-_SURROGATE = re.compile("[\ud800-\udfff]")
-_SHOWN_ERRORS = 3
-
-
-@attrs.frozen
-class GraphIssue:
-    """Something wrong with a graph or its parameters.
-
-    `place` is `"node.input"`, or `"node"`, or `""` for the graph or the parameters as a whole. An error stops a
-    submit, a warning is logged. `str()` is one line.
-    """
-
-    severity: Severity
-    place: str
-    message: str
-
-    def __str__(self) -> str:
-        return " ".join((f"{self.place}: {self.message}" if self.place else self.message).split())
 
 
 @attrs.frozen(kw_only=True)
@@ -89,69 +58,12 @@ class Parameter:
         return ("#" if self.kind == "choice" else "$") + self.name
 
 
-Finding = tuple[Severity, str]
 Reading = tuple[Parameter | None, Finding | None]
 
 _NOT_WHOLE: Finding = (
     "error",
     "a placeholder must be the whole value: nothing may stand before or after it, nor another one inside it",
 )
-
-
-def shown(value: object) -> str:
-    """Return the repr of a value, short enough for an error text."""
-    try:
-        text = repr(value[:60]) if isinstance(value, (str, bytes)) else reprlib.repr(value)
-    except Exception:  # a caller's own type, or a number too long to write out: what is wrong must still be said
-        text = f"<{type(value).__name__}>"
-    return text if len(text) <= 60 else text[:59] + "…"
-
-
-def hint(name: str, names: Iterable[str]) -> str:
-    """Return the end of a text that says a name is unknown: the nearest names, or else those there are."""
-    known = list(dict.fromkeys(names))
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    if near:
-        return f"; did you mean {' or '.join(map(shown, near))}?"
-    return f"; there are {', '.join(known[:10])}{', …' if len(known) > 10 else ''}" if known else "; there are none"
-
-
-def has_surrogate(text: str) -> bool:
-    """Tell whether a text holds half a surrogate pair, which UTF-8 cannot carry."""
-    return not text.isascii() and _SURROGATE.search(text) is not None
-
-
-def raise_errors(issues: Sequence[GraphIssue]) -> None:
-    """Raise the errors among the issues, if there are any, as one that names the first of them."""
-    errors = [issue for issue in issues if issue.severity == "error"]
-    if not errors:
-        return
-    texts = [text if len(text) <= 200 else text[:199] + "…" for text in map(str, errors[:_SHOWN_ERRORS])]
-    if len(errors) > _SHOWN_ERRORS:
-        texts.append(f"and {len(errors) - _SHOWN_ERRORS} more in .issues")
-    head = f"{len(errors)} problems: " if len(errors) > 1 else ""
-    raise GraphError(head + "; ".join(texts), issues=issues)
-
-
-def place_of(path: JsonPath) -> str:
-    """Name a path as people do: ("5", "inputs", "options", 0) is "5.options[0]"."""
-    parts = path[:1] + path[2:] if len(path) > 2 and path[1] == "inputs" else path
-    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts).removeprefix(".")
-
-
-def refusal(path: JsonPath, message: str) -> GraphError:
-    """Make the error for one issue that stops everything."""
-    issue = GraphIssue("error", place_of(path), message)
-    return GraphError(str(issue), issues=(issue,))
-
-
-def strings_in(value: Json, path: JsonPath) -> Iterator[tuple[str, str]]:
-    """Yield the place and the text of every string in a value."""
-    if isinstance(value, str):
-        yield place_of(path), value
-    elif isinstance(value, (dict, list)):
-        for key, item in value.items() if isinstance(value, dict) else enumerate(value):
-            yield from strings_in(item, (*path, key))
 
 
 def parse(text: str) -> Reading:
@@ -273,105 +185,3 @@ def _clashes(new: Parameter, others: Iterable[Parameter]) -> list[Finding]:
             text = f'one value for "{new.name}" fills this {new.kind} and the {other.kind} at {other.places[0]}'
             findings.append(("warning", text))
     return findings
-
-
-class _RefusedError(Exception):
-    """A value that a parameter cannot take; the text says why."""
-
-
-def fill(
-    parameters: Sequence[Parameter], params: Mapping[str, object], *, complete: bool
-) -> tuple[tuple[Field, ...], list[GraphIssue]]:
-    """Make the form fields for `params`, in order of `parameters`. It looks at the files that are named.
-
-    With `complete`, every parameter gets a field, from its default if need be, and is an issue if it has neither.
-    """
-    if not isinstance(params, Mapping):
-        return (), [GraphIssue("error", "", f"params must map names to values, but it is {shown(params)}")]
-    fields: list[Field] = []
-    issues = _unknown_issues(parameters, params)
-    for parameter in parameters:
-        name, kind, place = parameter.name, parameter.kind, parameter.places[0]
-        if name in params:
-            try:
-                fields.append((parameter.field, _VALUES[kind](parameter, params[name])))
-            except _RefusedError as refused:
-                issues.append(GraphIssue("error", place, f'{kind} "{name}" {refused}'))
-        elif complete and parameter.default is not None:
-            fields.append((parameter.field, parameter.default))
-        elif complete:
-            issues.append(GraphIssue("error", place, f'{kind} "{name}" has no default and is missing in params'))
-    return tuple(fields), issues
-
-
-def _unknown_issues(parameters: Sequence[Parameter], given: Iterable[object]) -> list[GraphIssue]:
-    names = [parameter.name for parameter in parameters]
-    issues = []
-    for name in (name for name in given if name not in names):
-        text = name if isinstance(name, str) else shown(name)
-        plain = text.lstrip("$#")
-        advice = f"; leave the sign out: {shown(plain)}" if plain in names and plain != text else hint(text, names)
-        issues.append(GraphIssue("error", "", f"the graph has no parameter {shown(name)}{advice}"))
-    return issues
-
-
-def _text_value(parameter: Parameter, value: object) -> str:
-    if isinstance(value, str):
-        if has_surrogate(value):
-            raise _RefusedError("was given half a surrogate pair, which is no text")
-        return str.__str__(value)
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if not isinstance(value, numbers.Real):
-        raise _RefusedError(f"takes a str, int, float or bool, but was given {_given(value)}")
-    try:
-        if isinstance(value, numbers.Integral):
-            return str(int(value))
-        if math.isfinite(value):
-            return repr(float(value))
-    except (OverflowError, ValueError):  # more digits than a float holds, or than Python writes out
-        raise _RefusedError("was given a number too long to write out") from None
-    raise _RefusedError(f"takes no {float(value)}: ComfyUI reads finite numbers only")
-
-
-def _choice_value(parameter: Parameter, value: object) -> str:
-    if isinstance(value, str) and (value in parameter.choices or not parameter.choices):
-        return str.__str__(value)
-    options = " or ".join(map(shown, parameter.choices))
-    given = shown(str.__str__(value)) if isinstance(value, str) else _given(value)
-    raise _RefusedError(f"takes {options}, but was given {given}")
-
-
-def _file_value(parameter: Parameter, value: object) -> File:
-    if isinstance(value, str):
-        raise _RefusedError(f"takes no str: write Path({shown(value)}) or File({shown(value)}) for a file's path")
-    file = File(value) if isinstance(value, (Path, bytes)) else value
-    if not isinstance(file, File):
-        raise _RefusedError(f"takes a File, Path or bytes, but was given {_given(value)}")
-    path = file.path
-    if path is not None:
-        _look_at(path)
-    name = parameter.name if path is None else path.name
-    return file if file.filename is not None else attrs.evolve(file, filename=name)
-
-
-def _look_at(path: Path) -> None:
-    """Refuse a path that cannot be a file to upload; blocking."""
-    try:
-        if not stat.S_ISDIR(os.stat(path).st_mode):
-            return
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise _RefusedError(f"cannot be read from {str(path)!r}: {reason}") from None
-    raise _RefusedError(f"is the directory {str(path)!r}, but must be a file")
-
-
-def _given(value: object) -> str:
-    return "None: leave it out instead" if value is None else f"{type(value).__name__} {shown(value)}"
-
-
-_VALUES: dict[ParameterKind, Callable[[Parameter, object], str | File]] = {
-    "text": _text_value,
-    "choice": _choice_value,
-    "file": _file_value,
-}

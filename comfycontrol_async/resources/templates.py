@@ -9,7 +9,7 @@ from comfycontrol_async._http._request import Repeat, Request
 from comfycontrol_async.errors import InvalidArgumentError
 from comfycontrol_async.graph._file import File
 from comfycontrol_async.graph._graph import Graph
-from comfycontrol_async.graph._placeholders import raise_errors
+from comfycontrol_async.graph._issues import raise_errors
 from comfycontrol_async.models import Template, TemplateSummary
 from comfycontrol_async.resources._calls import GraphSource, Send, get, listing
 from comfycontrol_async.resources._checks import check_id, check_text

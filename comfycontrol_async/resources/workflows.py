@@ -22,7 +22,9 @@ from comfycontrol_async.errors import (
 )
 from comfycontrol_async.graph._file import File
 from comfycontrol_async.graph._graph import Graph
-from comfycontrol_async.graph._placeholders import Parameter, ParameterKind, fill, raise_errors
+from comfycontrol_async.graph._issues import raise_errors
+from comfycontrol_async.graph._parameters import fill
+from comfycontrol_async.graph._placeholders import Parameter, ParameterKind
 from comfycontrol_async.models import Output, Workflow, WorkflowStatus, WorkflowSummary, WorkflowUpdate
 from comfycontrol_async.resources._calls import GraphSource, Open, Send, command, get, listing
 from comfycontrol_async.resources._checks import check_id, check_text, join_tags

@@ -31,7 +31,8 @@ from comfycontrol_async.errors import (
     SubmitOutcomeUnknownError,
     TransportError,
 )
-from comfycontrol_async.graph._graph import Graph, name_of
+from comfycontrol_async.graph._graph import Graph
+from comfycontrol_async.graph._names import name_of
 from comfycontrol_async.models import WorkflowSummary
 from comfycontrol_async.resources import WorkflowsResource
 from comfycontrol_async.resources._calls import GraphSource

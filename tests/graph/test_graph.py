@@ -17,8 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from comfycontrol_async.errors import GraphError
-from comfycontrol_async.graph._file import File
-from comfycontrol_async.graph._graph import Graph, GraphIssue, Parameter, name_of
+from comfycontrol_async.graph import File, Graph, GraphIssue, Parameter, name_of
 
 WORKFLOWS = Path(__file__).parents[1] / "data" / "workflows"
 TEMPLATES = sorted(WORKFLOWS.glob("*.template.json"))
