@@ -98,12 +98,13 @@ def run(
     """
     from comfycontrol_async.cli._pairs import read_params
     from comfycontrol_async.cli._run import Job, run_job
+    from comfycontrol_async.graph import name_of
 
     job = Job(
         file=file,
         params=read_params(params or [], files or []),
         output=output,
-        name=file.stem[:200] or "workflow" if name is None else name,
+        name=name_of(file) if name is None else name,
         tags=tags or [],
         timeout=timeout,
         wait=wait,

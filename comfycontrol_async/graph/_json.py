@@ -69,7 +69,7 @@ def copy_object(value: Mapping[Any, object], path: JsonPath) -> dict[str, Json]:
 
 
 def view(value: Json) -> Any:
-    """Show a value so that nobody can change the graph through it."""
+    """Return a read-only view of a value."""
     if isinstance(value, dict):
         return MappingProxyType({key: view(item) for key, item in value.items()})
     return [view(item) for item in value] if isinstance(value, list) else value

@@ -1,4 +1,4 @@
-"""Placeholders: `$text(prompt)` and its kin in a graph's strings, and the form fields that fill them.
+"""Placeholders: `$text(prompt)` and the other kinds of placeholder in a graph's strings.
 
 A placeholder is a whole JSON string; the service leaves it alone inside a longer one, and then ComfyUI sees the
 `$text(...)` itself. Where the service's documentation is silent, this is how they are read:

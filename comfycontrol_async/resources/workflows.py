@@ -23,6 +23,7 @@ from comfycontrol_async.errors import (
 from comfycontrol_async.graph._file import File
 from comfycontrol_async.graph._graph import Graph
 from comfycontrol_async.graph._issues import raise_errors
+from comfycontrol_async.graph._names import NAME_LIMIT
 from comfycontrol_async.graph._parameters import fill
 from comfycontrol_async.graph._placeholders import Parameter, ParameterKind
 from comfycontrol_async.models import Output, Workflow, WorkflowStatus, WorkflowSummary, WorkflowUpdate
@@ -30,8 +31,6 @@ from comfycontrol_async.resources._calls import GraphSource, Open, Send, command
 from comfycontrol_async.resources._checks import check_id, check_text, join_tags
 
 log = logging.getLogger("comfycontrol_async")
-
-NAME_LIMIT = 200
 
 # What leaves it open whether a request that makes a workflow took effect.
 OUTCOME_UNKNOWN = (ResponseLostError, RequestTimeoutError, ServerError, ResponseFormatError)

@@ -32,11 +32,11 @@ from comfycontrol_async.errors import (
     TransportError,
 )
 from comfycontrol_async.graph._graph import Graph
-from comfycontrol_async.graph._names import name_of
+from comfycontrol_async.graph._names import NAME_LIMIT, name_of
 from comfycontrol_async.models import WorkflowSummary
 from comfycontrol_async.resources import WorkflowsResource
 from comfycontrol_async.resources._calls import GraphSource
-from comfycontrol_async.resources.workflows import NAME_LIMIT, workflow_form
+from comfycontrol_async.resources.workflows import workflow_form
 
 log = logging.getLogger("comfycontrol_async")
 
