@@ -1,21 +1,79 @@
-"""The API port: what happens to a request between its arrival and its answer."""
+"""The API port: the table of endpoints, and what happens to a request between its arrival and its answer."""
 
 import asyncio
 import random
+from collections.abc import Awaitable, Callable
 from types import MappingProxyType
 
+import attrs
 from aiohttp import web
 
+from comfycontrol_async.testing.server import _handlers_runners as runners
+from comfycontrol_async.testing.server import _handlers_templates as templates
+from comfycontrol_async.testing.server import _handlers_workflows as workflows
 from comfycontrol_async.testing.server._call import Call
-from comfycontrol_async.testing.server._edge import Edge
+from comfycontrol_async.testing.server._edge import Edge, refuse
 from comfycontrol_async.testing.server._faults import Fault, Faults
+from comfycontrol_async.testing.server._ports import cut, send, send_truncated
 from comfycontrol_async.testing.server._records import Answer, ApiError, RequestRecord, Stream, error_answer
-from comfycontrol_async.testing.server._refusals import refuse
-from comfycontrol_async.testing.server._routes import Route, handler_of, route_of
-from comfycontrol_async.testing.server._sending import cut, send, send_truncated
 from comfycontrol_async.testing.server._state import State
+from comfycontrol_async.testing.server._validation import check_id
 
+Handler = Callable[[Call], Awaitable[Answer | Stream]]
+
+_ROUTES: dict[tuple[str, str], Handler] = {
+    ("GET", "/v1/runner"): runners.list_runners,
+    ("POST", "/v1/runner"): runners.create_runner,
+    ("GET", "/v1/runner/{id}"): runners.get_runner,
+    ("PUT", "/v1/runner/{id}"): runners.update_runner,
+    ("POST", "/v1/runner/{id}/interrupt"): runners.interrupt_runner,
+    ("GET", "/v1/runner/{id}/history"): runners.runner_history,
+    ("GET", "/v1/managed-runner"): runners.list_managed_runners,
+    ("GET", "/v1/managed-runner/{id}"): runners.get_managed_runner,
+    ("GET", "/v1/managed-runner/{id}/history"): runners.managed_runner_history,
+    ("GET", "/v1/managed-runner/{id}/stats"): runners.managed_runner_stats,
+    ("GET", "/v1/workflow"): workflows.list_workflows,
+    ("POST", "/v1/workflow"): workflows.create_workflow,
+    ("GET", "/v1/workflow/{id}"): workflows.get_workflow,
+    ("POST", "/v1/workflow/{id}/cancel"): workflows.cancel_workflow,
+    ("POST", "/v1/workflow/{id}/rerun"): workflows.rerun_workflow,
+    ("GET", "/v1/workflow/{id}/outputs"): workflows.workflow_outputs,
+    ("GET", "/v1/workflow/{id}/subscribe"): workflows.subscribe_workflow,
+    ("GET", "/v1/template"): templates.list_templates,
+    ("POST", "/v1/template"): templates.create_template,
+    ("GET", "/v1/template/{id}"): templates.get_template,
+    ("PUT", "/v1/template/{id}"): templates.update_template,
+    ("GET", "/v1/user"): runners.get_user,
+}
+_PATHS = {path for _, path in _ROUTES}
 _NO_QUERY: MappingProxyType[str, str] = MappingProxyType({})
+
+
+@attrs.frozen
+class Route:
+    """Where a request goes: the endpoint's path with `{id}`, and the id in it."""
+
+    template: str
+    id: str
+
+
+def route_of(path: str) -> Route:
+    """Return the endpoint that `path` names, known or not."""
+    parts = path.split("/", 4)
+    if len(parts) < 4:
+        return Route(path, "")
+    return Route("/".join((*parts[:3], "{id}", *parts[4:])), parts[3])
+
+
+def handler_of(method: str, route: Route) -> Handler:
+    """Return the handler of an endpoint, or end the request with the right error."""
+    handler = _ROUTES.get((method, route.template))
+    if handler is None:
+        known = route.template in _PATHS
+        raise ApiError(405 if known else 404, "method not allowed" if known else "requested entity not found")
+    if route.id:
+        check_id(route.id)
+    return handler
 
 
 class ApiPort:
@@ -52,7 +110,7 @@ class ApiPort:
         half = self._state.options.round_trip() / 2
         lost = self._network.random() < self._loss
         lost_on_the_way = lost and self._network.random() < 0.5
-        if half and not await self._time.nap(half):
+        if half and not await self._time.sleep(half):
             return cut(request)
         if lost_on_the_way:
             self.lost += 1
@@ -76,7 +134,7 @@ class ApiPort:
         dropped = lose_answer or (fault is not None and fault.drop)
         if lose_answer:
             self.lost += 1
-        if (late and not await self._time.nap(late)) or dropped or answer is None:
+        if (late and not await self._time.sleep(late)) or dropped or answer is None:
             return cut(request)
         status = answer.status if isinstance(answer, Answer) else 200
         record.settle(status=status)

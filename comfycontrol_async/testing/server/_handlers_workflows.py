@@ -1,13 +1,15 @@
-"""Endpoints of workflows, except the stream."""
+"""Endpoints of workflows."""
 
-from collections.abc import Mapping
+import json
+from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
 from comfycontrol_async.testing.server._call import Call
 from comfycontrol_async.testing.server._graph import bad_file_names, find_placeholders, graph_fault
 from comfycontrol_async.testing.server._life import OUTCOMES, Life, plan_life, plan_waiting
-from comfycontrol_async.testing.server._records import Answer, ApiError, json_answer
-from comfycontrol_async.testing.server._serializers import full, outputs, summary
+from comfycontrol_async.testing.server._records import Answer, ApiError, CutError, Stream, json_answer
+from comfycontrol_async.testing.server._serializers import full, outputs, summary, update
+from comfycontrol_async.testing.server._state import State
 from comfycontrol_async.testing.server._validation import (
     Form,
     Upload,
@@ -19,6 +21,7 @@ from comfycontrol_async.testing.server._validation import (
 from comfycontrol_async.testing.server._workflows import StoredFile, WorkflowRecord, make_id, pair_up, safe_name
 
 _LISTED = ("completed", "running", "queued", "failed", "cancelled")
+_ENDS = ("completed", "failed", "cancelled")  # `invalid` is not in the documentation's list of what ends a stream
 
 
 async def list_workflows(call: Call) -> Answer:
@@ -71,6 +74,24 @@ async def workflow_outputs(call: Call) -> Answer:
     if record.life.status(call.now) != "completed":
         raise ApiError(404, "requested entity not found")
     return json_answer(outputs(record, call.state.signer))
+
+
+async def subscribe_workflow(call: Call) -> Stream:
+    """GET /v1/workflow/{id}/subscribe."""
+    return Stream(_events(call.state, call.state.workflow(call.id)), "text/event-stream")
+
+
+async def _events(state: State, record: WorkflowRecord) -> AsyncGenerator[bytes, None]:
+    """Yield an update at once and then at every tick, until the end or the last update allowed."""
+    began = state.time.now()
+    for tick in range(1, state.options.sse_updates + 1):
+        event = update(record, state.time.now(), state.signer)
+        yield b"data: " + json.dumps(event).encode() + b"\n\n"
+        if event["status"] in _ENDS or tick == state.options.sse_updates:
+            return
+        wait = began + tick * state.options.sse_interval - state.time.now()
+        if not await state.time.sleep(max(0.0, wait)):
+            raise CutError
 
 
 def _values(form: Form) -> dict[str, str]:

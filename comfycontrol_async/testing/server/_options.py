@@ -6,8 +6,7 @@ from typing import Any
 
 import attrs
 
-from comfycontrol_async.testing.server._edge import make_edge
-from comfycontrol_async.testing.server._refusals import REFUSALS
+from comfycontrol_async.testing.server._edge import REFUSALS, make_edge
 
 TIERS = ("free", "pro", "plus", "enterprise")
 

@@ -9,9 +9,9 @@ from comfycontrol_async._clock import SYSTEM_CLOCK
 from comfycontrol_async.testing.server._api import ApiPort
 from comfycontrol_async.testing.server._edge import make_edge, most_in_window
 from comfycontrol_async.testing.server._faults import Fault, Faults, failing_answer
-from comfycontrol_async.testing.server._http_port import HttpPort
 from comfycontrol_async.testing.server._life import OUTCOMES
 from comfycontrol_async.testing.server._options import Options
+from comfycontrol_async.testing.server._ports import HttpPort
 from comfycontrol_async.testing.server._records import LeakedCredential, RequestRecord
 from comfycontrol_async.testing.server._signing import UrlSigner
 from comfycontrol_async.testing.server._state import State, always_completed
@@ -122,7 +122,7 @@ class LocalServer:
 
     async def stop(self) -> None:
         """End all streams and close all connections; harmless when stopped."""
-        self._time.end_naps()
+        self._time.end_sleeps()
         for port in self._ports:
             await port.stop()
         # Transports close in the next turn of the loop; without it the loop may end before them.

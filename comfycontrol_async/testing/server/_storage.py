@@ -7,8 +7,8 @@ import attrs
 from aiohttp import web
 
 from comfycontrol_async.testing._png import pad_png
+from comfycontrol_async.testing.server._ports import send_and_cut
 from comfycontrol_async.testing.server._records import LeakedCredential, RequestRecord
-from comfycontrol_async.testing.server._sending import send_and_cut
 from comfycontrol_async.testing.server._state import State
 
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)")

@@ -15,7 +15,7 @@ class ServerTime:
         self._speed = speed
         self._origin: float | None = None
         self._epoch = 0.0
-        self._naps: set[asyncio.Future[bool]] = set()
+        self._sleeping: set[asyncio.Future[bool]] = set()
         self._over = False
 
     def begin(self) -> None:
@@ -43,25 +43,25 @@ class ServerTime:
         """Return the server's own time for a Date header."""
         return _http_date(int(self._epoch + self.now()))
 
-    async def nap(self, seconds: float) -> bool:
+    async def sleep(self, seconds: float) -> bool:
         """Wait `seconds` server seconds; return False, and early, when the server stops."""
         if self._over:
             return False
-        nap: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        timer = SYSTEM_CLOCK.call_later(seconds / self._speed, lambda: None if nap.done() else nap.set_result(True))
-        self._naps.add(nap)
+        woken: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        timer = SYSTEM_CLOCK.call_later(seconds / self._speed, lambda: None if woken.done() else woken.set_result(True))
+        self._sleeping.add(woken)
         try:
-            return await nap
+            return await woken
         finally:
-            self._naps.discard(nap)
+            self._sleeping.discard(woken)
             timer.cancel()
 
-    def end_naps(self) -> None:
+    def end_sleeps(self) -> None:
         """Wake everyone who waits, since the server stops."""
         self._over = True
-        for nap in self._naps:
-            if not nap.done():
-                nap.set_result(False)
+        for woken in self._sleeping:
+            if not woken.done():
+                woken.set_result(False)
 
 
 @functools.lru_cache(maxsize=4096)
