@@ -1,11 +1,14 @@
 """The rate limit, latency and loss as clients meet them over HTTP."""
 
 import asyncio
+import inspect
 from typing import Any
 
 import aiohttp
+import attrs
 import pytest
 
+from comfycontrol_async.testing import LocalServer, ServerOptions
 from support.bare_api import Api, form, serving
 
 
@@ -189,3 +192,12 @@ async def test_bad_options(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         async with serving(**options):
             pass
+
+
+def test_options_are_listed_by_name() -> None:
+    """The constructor shows each option and its default, and refuses names that it does not know."""
+    shown = inspect.signature(LocalServer.__init__).parameters
+    assert set(shown) - {"self"} == {field.name for field in attrs.fields(ServerOptions)}
+    assert (shown["limit"].default, shown["speed"].default) == (40, 1.0)
+    with pytest.raises(TypeError, match="limt"):
+        LocalServer(limt=3)  # type: ignore[call-arg] # what is tested

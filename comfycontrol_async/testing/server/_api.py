@@ -119,7 +119,7 @@ class ApiPort:
 
     async def _serve(self, request: web.BaseRequest, *, lose_answer: bool, way_back: float) -> web.StreamResponse:
         passed = self.arrive()
-        record = self._note(request)
+        record = self._record(request)
         ray = f"{self._rays.getrandbits(64):016x}-LCL"
         headers = {"cf-ray": ray, "Date": self._time.date()}
         fault, late = None, way_back
@@ -176,7 +176,7 @@ class ApiPort:
         retry_after = None if options.retry_after is None else options.retry_after / options.speed
         return refuse(options.refusal, request.headers.get("Host", options.host), ray, cooling, retry_after)
 
-    def _note(self, request: web.BaseRequest) -> RequestRecord:
+    def _record(self, request: web.BaseRequest) -> RequestRecord:
         record = RequestRecord(
             at=self.arrivals[-1],
             method=request.method,

@@ -6,7 +6,7 @@ from typing import Any
 from comfycontrol_async.testing.server._call import Call
 from comfycontrol_async.testing.server._records import Answer, ApiError, json_answer
 from comfycontrol_async.testing.server._serializers import summary
-from comfycontrol_async.testing.server._state import found
+from comfycontrol_async.testing.server._state import existing
 from comfycontrol_async.testing.server._validation import (
     check_choice,
     check_endpoint,
@@ -61,12 +61,12 @@ async def create_runner(call: Call) -> Answer:
 
 async def get_runner(call: Call) -> Answer:
     """GET /v1/runner/{id}."""
-    return json_answer(found(call.state.runners.get(call.id)))
+    return json_answer(existing(call.state.runners.get(call.id)))
 
 
 async def update_runner(call: Call) -> Answer:
     """PUT /v1/runner/{id}: only what is given changes."""
-    runner = found(call.state.runners.get(call.id))
+    runner = existing(call.state.runners.get(call.id))
     given = await read_object(call.request, call.record)
     call.state.change(runner, {name: check(given[name]) for name, check in _CHECKS.items() if name in given})
     return json_answer(runner)
@@ -74,7 +74,7 @@ async def update_runner(call: Call) -> Answer:
 
 async def interrupt_runner(call: Call) -> Answer:
     """POST /v1/runner/{id}/interrupt: whatever runs there is cancelled."""
-    found(call.state.runners.get(call.id))
+    existing(call.state.runners.get(call.id))
     now = call.now
     for record in call.state.workflows.by_id.values():
         if record.runner_id == call.id and record.life.status(now) == "running":
@@ -84,7 +84,7 @@ async def interrupt_runner(call: Call) -> Answer:
 
 async def runner_history(call: Call) -> Answer:
     """GET /v1/runner/{id}/history."""
-    found(call.state.runners.get(call.id))
+    existing(call.state.runners.get(call.id))
     return _history(call)
 
 
@@ -116,11 +116,11 @@ async def get_user(call: Call) -> Answer:
     return json_answer(call.state.user)
 
 
-def page_answer(call: Call, key: str, things: list[dict[str, Any]]) -> Answer:
-    """Return one page of `things`, given oldest first and shown newest first."""
+def page_answer(call: Call, key: str, resources: list[dict[str, Any]]) -> Answer:
+    """Return one page of `resources`, given oldest first and shown newest first."""
     number, size = check_page(call.record.query)
     first = (number - 1) * size
-    return json_answer({key: things[::-1][first : first + size], "total": len(things)})
+    return json_answer({key: resources[::-1][first : first + size], "total": len(resources)})
 
 
 def _check_tier(call: Call) -> None:
@@ -130,7 +130,7 @@ def _check_tier(call: Call) -> None:
 
 def _managed(call: Call) -> dict[str, Any]:
     _check_tier(call)
-    return found(call.state.managed_runners.get(call.id))
+    return existing(call.state.managed_runners.get(call.id))
 
 
 def _history(call: Call) -> Answer:

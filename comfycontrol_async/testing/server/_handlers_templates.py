@@ -5,7 +5,7 @@ from typing import Any
 from comfycontrol_async.testing.server._call import Call
 from comfycontrol_async.testing.server._handlers_runners import page_answer
 from comfycontrol_async.testing.server._records import Answer, ApiError, json_answer
-from comfycontrol_async.testing.server._state import found
+from comfycontrol_async.testing.server._state import existing
 from comfycontrol_async.testing.server._validation import Form, check_text, parse_object
 
 
@@ -28,12 +28,12 @@ async def create_template(call: Call) -> Answer:
 
 async def get_template(call: Call) -> Answer:
     """GET /v1/template/{id}."""
-    return json_answer(found(call.state.templates.get(call.id)))
+    return json_answer(existing(call.state.templates.get(call.id)))
 
 
 async def update_template(call: Call) -> Answer:
     """PUT /v1/template/{id}: only what is given changes."""
-    template = found(call.state.templates.get(call.id))
+    template = existing(call.state.templates.get(call.id))
     call.state.change(template, _checked(await call.form(), required=False))
     return json_answer(template)
 

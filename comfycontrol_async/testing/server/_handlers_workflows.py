@@ -100,7 +100,7 @@ def _values(form: Form) -> dict[str, str]:
 
 def _store(call: Call, form: Form) -> dict[str, StoredFile]:
     return {
-        name[1:]: _stored(name[1:], upload, make_id(call.state.draw)[:8])
+        name[1:]: _stored(name[1:], upload, make_id(call.state.rng)[:8])
         for name, upload in form.files.items()
         if name.startswith("$")
     }
@@ -134,7 +134,7 @@ def _start(
     runner_id, managed_runner_id = state.choose_runner(tags)
     bad_names = bad_file_names(graph)
     record = WorkflowRecord(
-        id=make_id(state.draw),
+        id=make_id(state.rng),
         index=index,
         name=name,
         tags=tags,
@@ -145,10 +145,10 @@ def _start(
         created=now,
         runner_id=runner_id,
         managed_runner_id=managed_runner_id,
-        prompt_id=make_id(state.draw),
+        prompt_id=make_id(state.rng),
         life=_plan(call, index, graph, now, has_runner=bool(runner_id or managed_runner_id)),
         time=state.time,
-        seed=state.draw.getrandbits(64),
+        seed=state.rng.getrandbits(64),
         fault=f"file name {bad_names[0]!r} is not allowed" if bad_names else None,
     )
     state.workflows.add(record)

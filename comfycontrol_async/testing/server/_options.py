@@ -1,8 +1,10 @@
-"""The options of a LocalServer, checked."""
+"""The options of a LocalServer: each stands here once, with its default, its check and what it means."""
 
+import functools
+import inspect
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import attrs
 
@@ -48,7 +50,7 @@ def _number_or_function(_: Any, attribute: "attrs.Attribute[Any]", value: Any) -
 
 
 def _three_delays(_: Any, attribute: "attrs.Attribute[Any]", value: Any) -> None:
-    if len(value) != 3:
+    if not isinstance(value, tuple | list) or len(value) != 3:
         raise ValueError(f"{attribute.name} must be three numbers, not {value!r}")
     for delay in value:
         _at_least(0)(_, attribute, delay)
@@ -60,41 +62,110 @@ def _share(_: Any, attribute: "attrs.Attribute[Any]", value: Any) -> None:
         raise ValueError(f"{attribute.name} must be between 0 and 1, not {value!r}")
 
 
+def _function(_: Any, attribute: "attrs.Attribute[Any]", value: Any) -> None:
+    if not callable(value):
+        raise ValueError(f"{attribute.name} must be a function of the creation index, not {value!r}")
+
+
 _optional = attrs.validators.optional
+_Owner = TypeVar("_Owner")
+_P = ParamSpec("_P")
 
 
 @attrs.frozen(kw_only=True)
-class Options:
-    """What LocalServer takes; see there. Times are server seconds except where real ones are named."""
+class ServerOptions:
+    """What `LocalServer` takes by name. Times are server seconds unless real ones are named.
 
-    limit: int = attrs.field(validator=_whole(1))
-    period: float = attrs.field(validator=_positive)
-    cooldown: float = attrs.field(validator=_at_least(0))
-    edge: str = attrs.field()
-    edge_phase: float = attrs.field(validator=_at_least(0))
-    speed: float = attrs.field(validator=_positive)
-    refusal: str = attrs.field(validator=_one_of(REFUSALS))
-    retry_after: float | None = attrs.field(validator=_optional(_at_least(0)))
-    latency: Callable[[], float] | float | None = attrs.field(validator=_optional(_number_or_function))
-    loss: float = attrs.field(validator=_share)
-    seed: int | None = attrs.field()
-    token: str | None = attrs.field()
-    tier: str = attrs.field(validator=_one_of(TIERS))
-    runner_limit: int = attrs.field(validator=_whole(0))
-    template_limit: int = attrs.field(validator=_whole(0))
-    delays: tuple[float, float, float] = attrs.field(converter=tuple, validator=_three_delays)
-    duration: Callable[[int], float] | float = attrs.field(validator=_number_or_function)
-    cancel_delay: float = attrs.field(validator=_at_least(0))
-    list_lag: float = attrs.field(validator=_at_least(0))
-    sse_updates: int = attrs.field(validator=_whole(1))
-    sse_interval: float = attrs.field(validator=_positive)
-    output_size: int | None = attrs.field(validator=_optional(_whole(0)))
-    url_lifetime: float = attrs.field(validator=_at_least(0))
-    upload_limit: int = attrs.field(validator=_whole(1))
-    keepalive: float = attrs.field(validator=_positive)
-    host: str = attrs.field()
-    port: int = attrs.field(validator=_whole(0))
-    storage_port: int = attrs.field(validator=_whole(0))
+    Raises:
+        ValueError: an option has a value that it cannot have; the text names both.
+    """
+
+    limit: int = attrs.field(default=40, validator=_whole(1))
+    """Requests that pass in any `period`."""
+
+    period: float = attrs.field(default=10.0, validator=_positive)
+    """Length of the window."""
+
+    cooldown: float = attrs.field(default=10.0, validator=_at_least(0))
+    """How long everything is refused after one request too many."""
+
+    edge: str = attrs.field(default="exact")
+    """How arrivals are counted: "exact" (any window), "counter" (two weighted buckets) or "fixed" (a grid)."""
+
+    edge_phase: float = attrs.field(default=0.0, validator=_at_least(0))
+    """Where the grid of "counter" and "fixed" begins."""
+
+    speed: float = attrs.field(default=1.0, validator=_positive)
+    """Server seconds in one real second."""
+
+    refusal: str = attrs.field(default="html", validator=_one_of(REFUSALS))
+    """The body of a 429: "html", "problem" or "json"."""
+
+    retry_after: float | None = attrs.field(default=None, validator=_optional(_at_least(0)))
+    """Adds a Retry-After header to 429s, sent in real seconds."""
+
+    latency: Callable[[], float] | float | None = attrs.field(default=None, validator=_optional(_number_or_function))
+    """The round trip of a request, or a function that draws one; half of it passes before the arrival."""
+
+    loss: float = attrs.field(default=0.0, validator=_share)
+    """The share of requests whose connection is closed unanswered, half of them before they arrive."""
+
+    seed: int | None = None
+    """Makes loss repeatable."""
+
+    token: str | None = attrs.field(default=None, repr=False)
+    """The token to accept; a random one by default."""
+
+    tier: str = attrs.field(default="pro", validator=_one_of(TIERS))
+    """The user's tier; "free" has no managed runners."""
+
+    runner_limit: int = attrs.field(default=10, validator=_whole(0))
+    """Self-hosted runners that the tier allows."""
+
+    template_limit: int = attrs.field(default=50, validator=_whole(0))
+    """Templates that the tier allows."""
+
+    delays: tuple[float, float, float] = attrs.field(default=(0.2, 0.3, 0.5), validator=_three_delays)
+    """Time a workflow spends accepted, uploaded and queued."""
+
+    duration: Callable[[int], float] | float = attrs.field(default=2.0, validator=_number_or_function)
+    """Time it runs, or a function of its 0-based creation index."""
+
+    outcome: Callable[[int], str] | None = attrs.field(default=None, validator=_optional(_function))
+    """A function of that index that returns "completed", "failed", "cancelled" or "invalid"; None completes all."""
+
+    cancel_delay: float = attrs.field(default=0.0, validator=_at_least(0))
+    """How long a cancelled workflow goes on."""
+
+    list_lag: float = attrs.field(default=0.0, validator=_at_least(0))
+    """How much later than created a workflow appears in lists."""
+
+    sse_updates: int = attrs.field(default=120, validator=_whole(1))
+    """Updates after which the server closes a stream."""
+
+    sse_interval: float = attrs.field(default=2.0, validator=_positive)
+    """Time between the updates of a stream."""
+
+    output_size: int | None = attrs.field(default=None, validator=_optional(_whole(0)))
+    """Bytes to which outputs are padded."""
+
+    url_lifetime: float = attrs.field(default=300.0, validator=_at_least(0))
+    """How long signed URLs work."""
+
+    upload_limit: int = attrs.field(default=50 * 1024 * 1024, validator=_whole(1))
+    """Bytes that one multipart request may have."""
+
+    keepalive: float = attrs.field(default=75.0, validator=_positive)
+    """Real seconds after which idle connections are closed."""
+
+    host: str = "127.0.0.1"
+    """The address to listen on."""
+
+    port: int = attrs.field(default=0, validator=_whole(0))
+    """The port of the API; 0 takes a free one."""
+
+    storage_port: int = attrs.field(default=0, validator=_whole(0))
+    """The port of the storage; 0 takes a free one."""
 
     @edge.validator
     def _check_edge(self, _: Any, value: str) -> None:
@@ -109,3 +180,22 @@ class Options:
     def run_time(self, index: int) -> float:
         """Return how long the workflow with this creation index runs, in server seconds."""
         return self.duration(index) if callable(self.duration) else self.duration
+
+
+def takes_options(
+    options: Callable[_P, ServerOptions],
+) -> Callable[[Callable[[_Owner, ServerOptions], None]], Callable[Concatenate[_Owner, _P], None]]:
+    """Make a constructor of one argument, the options, take them one by one: for callers, type checkers and `help`."""
+
+    def wrap(make: Callable[[_Owner, ServerOptions], None]) -> Callable[Concatenate[_Owner, _P], None]:
+        def take(self: _Owner, /, *args: _P.args, **given: _P.kwargs) -> None:
+            make(self, options(*args, **given))
+
+        functools.update_wrapper(take, make)
+        owner = inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)
+        signature = inspect.signature(options)
+        parameters = [owner, *signature.parameters.values()]
+        take.__signature__ = inspect.Signature(parameters, return_annotation=None)  # type: ignore[attr-defined]
+        return take
+
+    return wrap

@@ -5,12 +5,14 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType, TracebackType
 from typing import Any, Self
 
+import attrs
+
 from comfycontrol_async._clock import SYSTEM_CLOCK
 from comfycontrol_async.testing.server._api import ApiPort
 from comfycontrol_async.testing.server._edge import make_edge, most_in_window
 from comfycontrol_async.testing.server._faults import Fault, Faults, failing_answer
 from comfycontrol_async.testing.server._life import OUTCOMES
-from comfycontrol_async.testing.server._options import Options
+from comfycontrol_async.testing.server._options import ServerOptions, takes_options
 from comfycontrol_async.testing.server._ports import HttpPort
 from comfycontrol_async.testing.server._records import LeakedCredential, RequestRecord
 from comfycontrol_async.testing.server._signing import UrlSigner
@@ -27,74 +29,13 @@ class LocalServer:
     states and makes PNG outputs. One server second lasts 1/`speed` real seconds; every time below is in server
     seconds unless it says otherwise.
 
-    Args:
-        limit: Requests that pass in any `period`.
-        period: Length of the window.
-        cooldown: How long everything is refused after one request too many.
-        edge: How arrivals are counted: "exact" (any window), "counter" (two weighted buckets) or "fixed" (a grid).
-        edge_phase: Where the grid of "counter" and "fixed" begins.
-        speed: Server seconds in one real second.
-        refusal: The body of a 429: "html", "problem" or "json".
-        retry_after: Adds a Retry-After header to 429s, sent in real seconds.
-        latency: The round trip of a request, or a function that draws one; half passes before the arrival.
-        loss: The share of requests whose connection is closed unanswered, half of them before they arrive.
-        seed: Makes loss repeatable.
-        token: The token to accept; a random one by default.
-        tier: The user's tier; "free" has no managed runners.
-        runner_limit: Self-hosted runners that the tier allows.
-        template_limit: Templates that the tier allows.
-        delays: Time a workflow spends accepted, uploaded and queued.
-        duration: Time it runs, or a function of its 0-based creation index.
-        outcome: A function of that index that gives "completed", "failed", "cancelled" or "invalid".
-        cancel_delay: How long a cancelled workflow goes on.
-        list_lag: How much later than created a workflow appears in lists.
-        sse_updates: Updates after which the server closes a stream.
-        sse_interval: Time between the updates of a stream.
-        output_size: Bytes to which outputs are padded.
-        url_lifetime: How long signed URLs work.
-        upload_limit: Bytes that one multipart request may have.
-        keepalive: Real seconds after which idle connections are closed.
-        host: The address to listen on.
-        port: The port of the API; 0 takes a free one.
-        storage_port: The port of the storage; 0 takes a free one.
+    The options are those of `ServerOptions`, by name.
     """
 
-    def __init__(
-        self,
-        *,
-        limit: int = 40,
-        period: float = 10.0,
-        cooldown: float = 10.0,
-        edge: str = "exact",
-        edge_phase: float = 0.0,
-        speed: float = 1.0,
-        refusal: str = "html",
-        retry_after: float | None = None,
-        latency: Callable[[], float] | float | None = None,
-        loss: float = 0.0,
-        seed: int | None = None,
-        token: str | None = None,
-        tier: str = "pro",
-        runner_limit: int = 10,
-        template_limit: int = 50,
-        delays: tuple[float, float, float] = (0.2, 0.3, 0.5),
-        duration: Callable[[int], float] | float = 2.0,
-        outcome: Callable[[int], str] | None = None,
-        cancel_delay: float = 0.0,
-        list_lag: float = 0.0,
-        sse_updates: int = 120,
-        sse_interval: float = 2.0,
-        output_size: int | None = None,
-        url_lifetime: float = 300.0,
-        upload_limit: int = 50 * 1024 * 1024,
-        keepalive: float = 75.0,
-        host: str = "127.0.0.1",
-        port: int = 0,
-        storage_port: int = 0,
-    ) -> None:
-        given = {name: value for name, value in locals().items() if name not in ("self", "outcome")}
-        options = self._options = Options(**given)
-        self._token = token or f"cfc_{secrets.token_hex(20)}"
+    @takes_options(ServerOptions)
+    def __init__(self, options: ServerOptions) -> None:
+        self._options = options
+        self._token = options.token or f"cfc_{secrets.token_hex(20)}"
         self._time = ServerTime(options.speed)
         self._signer = UrlSigner(self._time, options.url_lifetime)
         self._state = State(options, self._time, self._signer)
@@ -102,9 +43,9 @@ class LocalServer:
         counter = make_edge(options.edge, options.limit, options.period, options.cooldown, options.edge_phase)
         self._api = ApiPort(self._state, counter, self._faults, self._token)
         self._storage = StoragePort(self._state)
-        self._ports = (HttpPort(self._api.handle, keepalive), HttpPort(self._storage.handle, keepalive))
-        self._bound = (port, storage_port)
-        self.script(outcome)
+        self._ports = (HttpPort(self._api.handle, options.keepalive), HttpPort(self._storage.handle, options.keepalive))
+        self._bound = (options.port, options.storage_port)
+        self.script(options.outcome)
 
     async def start(self) -> None:
         """Listen on both ports; after `stop`, on the same ones with everything remembered."""
@@ -251,8 +192,7 @@ class LocalServer:
 
     def script(self, outcome: Callable[[int], str] | None) -> None:
         """Decide how workflows created from now on end, by creation index; None lets all complete."""
-        if outcome is not None and not callable(outcome):
-            raise ValueError(f"outcome must be a function of the creation index, not {outcome!r}")
+        attrs.evolve(self._options, outcome=outcome)  # checks it
         self._state.outcome = outcome or always_completed
 
     def finish(self, id: str, status: str = "completed") -> None:

@@ -4,24 +4,24 @@ import random
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
-from comfycontrol_async.testing.server._options import Options
+from comfycontrol_async.testing.server._options import ServerOptions
 from comfycontrol_async.testing.server._records import ApiError
 from comfycontrol_async.testing.server._signing import UrlSigner
 from comfycontrol_async.testing.server._time import ServerTime
 from comfycontrol_async.testing.server._workflows import WorkflowRecord, WorkflowStore, make_id
 
 Json = dict[str, Any]
-_Thing = TypeVar("_Thing")
+_Resource = TypeVar("_Resource")
 
 
 class State:
     """The data behind the API, seeded with a user, one runner of his own and two managed ones."""
 
-    def __init__(self, options: Options, time: ServerTime, signer: UrlSigner) -> None:
+    def __init__(self, options: ServerOptions, time: ServerTime, signer: UrlSigner) -> None:
         self.options = options
         self.time = time
         self.signer = signer
-        self.draw = random.Random()
+        self.rng = random.Random()
         self.user: Json = {}
         self.runners: dict[str, Json] = {}
         self.managed_runners: dict[str, Json] = {}
@@ -42,9 +42,9 @@ class State:
             self.managed_runners[runner["id"]] = runner
 
     def fresh(self) -> Json:
-        """Return what every new thing has: an id and two timestamps."""
+        """Return what every new resource has: an id and two timestamps."""
         now = self.time.text(self.time.now())
-        return {"id": make_id(self.draw), "created_at": now, "updated_at": now}
+        return {"id": make_id(self.rng), "created_at": now, "updated_at": now}
 
     def add_runner(self, fields: Json) -> Json:
         """Keep a new self-hosted runner."""
@@ -58,21 +58,21 @@ class State:
         self.templates[template["id"]] = template
         return template
 
-    def change(self, thing: Json, fields: Json) -> None:
+    def change(self, resource: Json, fields: Json) -> None:
         """Change some fields of a runner or template."""
-        thing.update(fields, updated_at=self.time.text(self.time.now()))
+        resource.update(fields, updated_at=self.time.text(self.time.now()))
 
     def workflow(self, id: str) -> WorkflowRecord:
         """Return the workflow, or end the request with 404."""
-        return found(self.workflows.by_id.get(id))
+        return existing(self.workflows.by_id.get(id))
 
     def choose_runner(self, tags: list[str]) -> tuple[str | None, str | None]:
         """Return the ids (self-hosted, managed) of a runner for these tags: one of the user's own if any matches."""
         own = _matching(self.runners.values(), tags)
         if own:
-            return self.draw.choice(own), None
+            return self.rng.choice(own), None
         managed = [] if self.options.tier == "free" else _matching(self.managed_runners.values(), tags)
-        return None, self.draw.choice(managed) if managed else None
+        return None, self.rng.choice(managed) if managed else None
 
 
 def always_completed(index: int) -> str:
@@ -80,11 +80,11 @@ def always_completed(index: int) -> str:
     return "completed"
 
 
-def found(thing: _Thing | None) -> _Thing:
-    """Return the thing, or end the request with 404."""
-    if thing is None:
+def existing(resource: _Resource | None) -> _Resource:
+    """Return the resource, or end the request with 404."""
+    if resource is None:
         raise ApiError(404, "requested entity not found")
-    return thing
+    return resource
 
 
 def _matching(runners: Iterable[Json], tags: list[str]) -> list[str]:

@@ -41,7 +41,7 @@ class StoragePort:
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one download."""
-        record = self._note(request)
+        record = self._record(request)
         fault = self._take_fault()
         if fault is not None and fault.status is not None:
             response: web.StreamResponse = web.Response(status=fault.status)
@@ -79,7 +79,7 @@ class StoragePort:
             self._faults.pop(0)
         return fault
 
-    def _note(self, request: web.BaseRequest) -> RequestRecord:
+    def _record(self, request: web.BaseRequest) -> RequestRecord:
         record = RequestRecord(
             at=self._state.time.now(),
             method=request.method,

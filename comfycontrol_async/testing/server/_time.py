@@ -57,7 +57,7 @@ class ServerTime:
             timer.cancel()
 
     def end_sleeps(self) -> None:
-        """Wake everyone who waits, since the server stops."""
+        """Wake all waiting tasks, since the server stops."""
         self._over = True
         for woken in self._sleeping:
             if not woken.done():

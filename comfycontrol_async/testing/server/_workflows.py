@@ -82,10 +82,10 @@ class WorkflowRecord:
     def outputs(self) -> list[OutputFile]:
         """The files it leaves when it completes: one for each output node."""
         if self._outputs is None:
-            draw = random.Random(self.seed + 1)
+            rng = random.Random(self.seed + 1)
             nodes = output_nodes(self.prompt)
             self._outputs = [
-                OutputFile(f"output-{make_id(draw)}", node_id, f"{_prefix(node)}_{number:05}_.png")
+                OutputFile(f"output-{make_id(rng)}", node_id, f"{_prefix(node)}_{number:05}_.png")
                 for number, (node_id, node) in enumerate(nodes, 1)
             ]
         return self._outputs
@@ -99,13 +99,13 @@ class WorkflowRecord:
         return self._images.get(name)
 
     def _fill_in(self) -> dict[str, Any]:
-        draw = random.Random(self.seed)
+        rng = random.Random(self.seed)
         started = self.life.started_at(float("inf")) or self.created
         milliseconds = int(self.time.unix(started) * 1000)
 
         def value_of(placeholder: Placeholder) -> Any:
             if placeholder.kind == "random":
-                return draw.getrandbits(64)
+                return rng.getrandbits(64)
             if placeholder.kind == "timestamp":
                 return milliseconds
             if placeholder.kind == "file":
@@ -154,9 +154,9 @@ class WorkflowStore:
         return list(itertools.islice(mine, most))
 
 
-def make_id(draw: random.Random) -> str:
+def make_id(rng: random.Random) -> str:
     """Return a random UUID text, version 4."""
-    digits = f"{draw.getrandbits(128):032x}"
+    digits = f"{rng.getrandbits(128):032x}"
     return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-a{digits[17:20]}-{digits[20:]}"
 
 
