@@ -3,8 +3,6 @@
 import asyncio
 import hashlib
 import inspect
-import math
-from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from datetime import datetime
 from pathlib import Path
@@ -12,11 +10,9 @@ from typing import Any
 
 import attrs
 
-from comfycontrol_async._clock import Clock, Timer
 from comfycontrol_async.batch._journal import Entry, Journal, State
 from comfycontrol_async.batch._options import (
     BatchOptions,
-    Item,
     MapProgress,
     MapResult,
     Row,
@@ -28,6 +24,7 @@ from comfycontrol_async.batch._options import (
     stem_of,
     walk,
 )
+from comfycontrol_async.batch._pacing import Pace
 from comfycontrol_async.errors import (
     AuthenticationError,
     ClientClosedError,
@@ -41,15 +38,11 @@ from comfycontrol_async.errors import (
     WorkflowError,
 )
 from comfycontrol_async.graph._graph import Graph
-from comfycontrol_async.limits import RateLimitSnapshot
 from comfycontrol_async.models import WorkflowStatus, WorkflowSummary
 from comfycontrol_async.resources.workflows import workflow_form
 from comfycontrol_async.runs._run import RunTools, WorkflowRun
 from comfycontrol_async.runs._submit import Submitter, unique_name
 
-# How many may wait at the limiter before a batch holds its requests back, and for how many turns it does.
-_CROWD = 2
-_LONGEST_HOLD = 8
 # Submits, and requests for outputs, of one batch that are under way at once.
 _AT_ONCE = 8
 # Downloads of one batch at once; the storage host is not under the API's limit.
@@ -74,7 +67,7 @@ class Batch:
         # Workflows that are not finished; rows in this process, finished but not taken included.
         self._unfinished = asyncio.Semaphore(options.concurrency)
         self._room = asyncio.Semaphore(2 * options.concurrency)
-        self._pace = _Pace(tools.watcher.limits, tools.clock)
+        self._pace = Pace(tools.watcher.limits, tools.clock)
         # Outputs do not stand in line behind all the rows that are not submitted yet.
         self._turn = asyncio.Semaphore(_AT_ONCE)
         self._outputs_turn = asyncio.Semaphore(_AT_ONCE)
@@ -192,16 +185,16 @@ class Batch:
     async def _take(self, index: int, row: Row) -> None:
         """Bring one row to its end and put its result out."""
         await self._report(read=1)
-        item = Item(key=str(index), index=index, row=row)
+        result = MapResult(key=str(index), index=index, row=row)
         try:
-            item.key = self._key(row, index)
-            await self._go_on(item, await self._entry(item))
+            result.key = self._key(row, index)
+            await self._go_on(result, await self._entry(result))
         except _FATAL:
             raise
         except ComfyControlError as error:
-            item.error = error
-        await self._report(done=1, failed=int(item.error is not None))
-        self._results.put_nowait(MapResult(**attrs.asdict(item, recurse=False)))
+            result.error = error
+        await self._report(done=1, failed=int(result.error is not None))
+        self._results.put_nowait(result)
 
     def _key(self, row: Row, index: int) -> str:
         if not isinstance(row, Mapping):
@@ -214,16 +207,16 @@ class Batch:
             self._keys.add(mark)
         return key
 
-    async def _entry(self, item: Item) -> Entry:
+    async def _entry(self, result: MapResult) -> Entry:
         """Return what the journal says of a row; a new row is written down as planned."""
         if self._journal is None:
-            return Entry(key=item.key, position=item.index, digest="")
-        digest = await asyncio.to_thread(digest_of, item.row)  # there may be whole files in it
-        entry = await self._journal.get(item.key)
+            return Entry(key=result.key, position=result.index, digest="")
+        digest = await asyncio.to_thread(digest_of, result.row)  # there may be whole files in it
+        entry = await self._journal.get(result.key)
         if entry is None:
-            return await self._write(Entry(key=item.key, position=item.index, digest=digest))
+            return await self._write(Entry(key=result.key, position=result.index, digest=digest))
         if entry.digest != digest:
-            raise InvalidArgumentError(f"row {item.key[:60]!r} is not the one that the journal has under this key")
+            raise InvalidArgumentError(f"row {result.key[:60]!r} is not the one that the journal has under this key")
         return entry
 
     async def _write(self, entry: Entry) -> Entry:
@@ -231,30 +224,30 @@ class Batch:
             await self._journal.put(entry)
         return entry
 
-    async def _go_on(self, item: Item, entry: Entry) -> None:
+    async def _go_on(self, result: MapResult, entry: Entry) -> None:
         """Do what is left to do for a row."""
         resumed = entry.state not in (State.PLANNED, State.FAILED)
         if entry.state in (State.FINISHED, State.DOWNLOADED):
-            item.run = self._run_of(entry)
+            result.run = self._run_of(entry)
             await self._report(submitted=1)
             if entry.error:
-                raise error_of(item.run, entry.status, entry.error)
+                raise error_of(result.run, entry.status, entry.error)
         else:
             async with self._unfinished:
                 if entry.state is State.SUBMITTED:
-                    item.run = self._run_of(entry)
+                    result.run = self._run_of(entry)
                 else:
-                    item.run, entry = await self._submit(item, entry)
+                    result.run, entry = await self._submit(result, entry)
                 await self._report(submitted=1)
-                entry = await self._wait(item.run, entry)
+                entry = await self._wait(result.run, entry)
         if entry.state is State.DOWNLOADED:
-            item.paths = [Path(path) for path in entry.paths]
+            result.paths = [Path(path) for path in entry.paths]
         elif self._options.outputs:
-            await self._fetch(item, item.run, entry, overwrite=resumed)
+            await self._fetch(result, result.run, entry, overwrite=resumed)
 
-    async def _submit(self, item: Item, entry: Entry) -> tuple[WorkflowRun, Entry]:
+    async def _submit(self, result: MapResult, entry: Entry) -> tuple[WorkflowRun, Entry]:
         # The name stays the same over all tries: it is what a lost workflow is found by.
-        name = entry.name or unique_name(self._options.name_of(entry.key, item.index))
+        name = entry.name or unique_name(self._options.name_of(entry.key, result.index))
         found = self._found.pop(name, [])
         if len(found) > 1:
             raise SubmitOutcomeUnknownError(name, [summary.id for summary in found])
@@ -263,7 +256,7 @@ class Batch:
         if summary is None:
             async with self._turn:
                 try:
-                    form = await asyncio.to_thread(workflow_form, self._graph, name, item.row, self._options.tags)
+                    form = await asyncio.to_thread(workflow_form, self._graph, name, result.row, self._options.tags)
                     await self._pace.turn(first=False)
                     sent_at = entry.sent_at or self._submitter.since(None).isoformat()
                     entry = attrs.evolve(entry, state=State.SUBMITTING, name=name, sent_at=sent_at)
@@ -303,18 +296,18 @@ class Batch:
             raise
         return await self._write(attrs.evolve(entry, state=State.FINISHED, status=str(run.status)))
 
-    async def _fetch(self, item: Item, run: WorkflowRun, entry: Entry, *, overwrite: bool) -> None:
+    async def _fetch(self, result: MapResult, run: WorkflowRun, entry: Entry, *, overwrite: bool) -> None:
         """Get the outputs and, when wanted, the files; what an earlier start wrote half-way is written again."""
         async with self._outputs_turn:
             if run.known_outputs is None:
                 await self._pace.turn(first=True)
-            item.outputs = await run.outputs()
+            result.outputs = await run.outputs()
         if self._options.download_to is None:
             return
-        template = stem_of(item.key).replace("{", "{{").replace("}", "}}") + "-{index:03}{ext}"
+        template = stem_of(result.key).replace("{", "{{").replace("}", "}}") + "-{index:03}{ext}"
         async with self._downloads:
-            item.paths = await run.download(self._options.download_to, template=template, overwrite=overwrite)
-        await self._write(attrs.evolve(entry, state=State.DOWNLOADED, paths=tuple(map(str, item.paths))))
+            result.paths = await run.download(self._options.download_to, template=template, overwrite=overwrite)
+        await self._write(attrs.evolve(entry, state=State.DOWNLOADED, paths=tuple(map(str, result.paths))))
 
     # The journal
 
@@ -329,70 +322,3 @@ class Batch:
             since = min(datetime.fromisoformat(entry.sent_at) for entry in pending)
             names = {entry.name for entry in pending}
             self._found = await self._submitter.find_all(names, since, unique=True)
-
-
-class _Pace:
-    """Lets the requests of a batch out one by one where the budget is short, outputs before submits.
-
-    Requests that leave in a burst come free in a burst, a period later, and so on for ever: in between there is no slot
-    for a look at what has ended, nor for anybody else. Half of the budget may go at once; after that there is one
-    request each `period / limit`, which is as many. And the line before the limiter is kept short, so that whoever runs
-    a single workflow beside the batch does not stand behind it.
-    """
-
-    def __init__(self, limits: Callable[[], RateLimitSnapshot], clock: Clock) -> None:
-        self._limits = limits
-        self._clock = clock
-        self._waiting: tuple[deque[asyncio.Future[None]], ...] = (deque(), deque())
-        self._timer: Timer | None = None
-        self._next_at = -math.inf
-        self._step = 0.0
-        self._held = 0
-        # How many may still go at once, as was found a moment ago.
-        self._at_once = 0
-        self._known_until = -math.inf
-
-    async def turn(self, *, first: bool) -> None:
-        """Wait for one's turn; who goes first goes before all others."""
-        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting[0 if first else 1].append(waiter)
-        if self._timer is None:
-            self._let_out()
-        await waiter
-
-    def close(self) -> None:
-        """Let nobody out any more."""
-        if self._timer is not None:
-            self._timer.cancel()
-
-    def _let_out(self) -> None:
-        self._timer = None
-        now = self._clock.monotonic()
-        while lane := next((lane for lane in self._waiting if lane), None):
-            if lane[0].done():
-                lane.popleft()  # it was cancelled
-            elif now < self._next_at:
-                self._timer = self._clock.call_later(self._next_at - now, self._let_out)
-                return
-            elif self._must_hold(now):
-                self._held += 1
-                self._next_at = now + self._step
-            else:
-                self._held = 0
-                lane.popleft().set_result(None)
-                # A timer that fires late does not slow the rest down.
-                self._next_at = (self._next_at if now - self._next_at < self._step else now) + self._step
-
-    def _must_hold(self, now: float) -> bool:
-        """Tell whether others should go first, and find out how fast requests may leave."""
-        if self._at_once <= 0 or now >= self._known_until:
-            limits = self._limits()
-            if now >= self._known_until:
-                self._at_once = limits.available - limits.limit // 2
-                self._known_until = now + limits.period / 4
-            if self._at_once <= 0:
-                self._step = limits.period / limits.limit
-                return self._held < _LONGEST_HOLD and sum(limits.waiting.values()) >= _CROWD
-        self._at_once -= 1
-        self._step = 0.0
-        return False

@@ -34,9 +34,9 @@ Rows = Iterable[Row] | AsyncIterable[Row]
 Key = Callable[[Row], object] | str
 
 
-@attrs.frozen(kw_only=True)
+@attrs.define(kw_only=True)
 class MapResult:
-    """What became of one row.
+    """What became of one row; the batch fills it in on the way.
 
     `run` is None when it could not be submitted; `error` is None when the workflow completed and everything wanted
     of it was fetched. A row that the journal says is done comes with its `paths` and without a request.
@@ -45,19 +45,6 @@ class MapResult:
     key: str
     index: int
     row: Row = attrs.field(repr=False)
-    run: WorkflowRun | None = None
-    outputs: list[Output] = attrs.field(factory=list)
-    paths: list[Path] = attrs.field(factory=list)
-    error: ComfyControlError | None = None
-
-
-@attrs.define(kw_only=True)
-class Item:
-    """A row on its way to its result."""
-
-    key: str
-    index: int
-    row: Row
     run: WorkflowRun | None = None
     outputs: list[Output] = attrs.field(factory=list)
     paths: list[Path] = attrs.field(factory=list)
