@@ -17,20 +17,23 @@ from comfycontrol_async._core import UNSET, Core, Unset, limiter_source
 from comfycontrol_async._http._config import (
     Timeouts,
     WatchPolicy,
-    check_proxy,
+    check_limiter,
     check_wait,
     name_user_agent,
     read_base_url,
+    read_timeouts,
     read_token,
 )
 from comfycontrol_async._http._pipeline import Pipeline
+from comfycontrol_async._http._proxies import check_proxy
 from comfycontrol_async._http._retry import RetryPolicy
 from comfycontrol_async._http._sessions import Sessions
 from comfycontrol_async._http._storage import Storage
 from comfycontrol_async._http._transport import Transport
+from comfycontrol_async._settings import check_kind
 from comfycontrol_async.batch._map import Batch
 from comfycontrol_async.batch._options import BatchOptions, BatchPlan, Key, MapProgress, MapResult, Rows, plan_batch
-from comfycontrol_async.errors import BadRequestError, ComfyControlError, InvalidArgumentError
+from comfycontrol_async.errors import BadRequestError, ComfyControlError, ConfigurationError, InvalidArgumentError
 from comfycontrol_async.graph._graph import Graph
 from comfycontrol_async.graph._issues import raise_errors
 from comfycontrol_async.limits import Limiter, Priority
@@ -60,7 +63,8 @@ class ComfyControl:
         session: an aiohttp session to use as it is for API calls; it is never closed or changed. Downloads from the
             storage host always go through a session of our own, which knows no credential.
         limiter: default: one that all clients of this origin and event loop share.
-        retry, timeouts, watch: see the classes.
+        retry, watch: see the classes.
+        timeouts: how long one attempt may take; a number is the total, in seconds.
         max_rate_limit_wait: seconds; a longer wait for the rate limit raises RateLimitWaitError before anything is
             sent. None waits as long as it takes.
         user_agent: words of your own in front of ours.
@@ -82,13 +86,14 @@ class ComfyControl:
         session: aiohttp.ClientSession | None = None,
         limiter: Limiter | None = None,
         retry: RetryPolicy | None = None,
-        timeouts: Timeouts | None = None,
+        timeouts: Timeouts | float | None = None,
         watch: WatchPolicy | None = None,
         max_rate_limit_wait: float | None = None,
         user_agent: str | None = None,
         proxy: str | None = None,
         trace_configs: Sequence[aiohttp.TraceConfig] = (),
     ) -> None:
+        check_limiter(limiter)
         agent = name_user_agent(user_agent)
         found = read_token(token, os.environ)
         sessions = Sessions(
@@ -100,13 +105,14 @@ class ComfyControl:
         pipeline = Pipeline(
             transport=Transport(sessions, found, user_agent=agent),
             limiter=limiter_source(limiter, sessions),
-            retry=RetryPolicy() if retry is None else retry,
-            timeouts=Timeouts() if timeouts is None else timeouts,
+            retry=check_kind("retry", RetryPolicy() if retry is None else retry, RetryPolicy, ConfigurationError),
+            timeouts=read_timeouts(timeouts),
             chance=random.random,
             max_wait=check_wait(max_rate_limit_wait),
         )
         storage = Storage(sessions, user_agent=agent)
-        self._assemble(Core.make(pipeline, storage, WatchPolicy() if watch is None else watch), pipeline)
+        policy = check_kind("watch", WatchPolicy() if watch is None else watch, WatchPolicy, ConfigurationError)
+        self._assemble(Core.make(pipeline, storage, policy), pipeline)
 
     def _assemble(self, core: Core, pipeline: Pipeline) -> None:
         """Make the resources and verbs that send through `pipeline`."""
@@ -151,7 +157,7 @@ class ComfyControl:
     def with_options(
         self,
         *,
-        timeouts: Timeouts | None = None,
+        timeouts: Timeouts | float | None = None,
         retry: RetryPolicy | None = None,
         priority: Priority | None = None,
         max_rate_limit_wait: float | Unset | None = UNSET,
@@ -165,9 +171,9 @@ class ComfyControl:
         """
         changes: dict[str, Any] = {}
         if timeouts is not None:
-            changes["timeouts"] = timeouts
+            changes["timeouts"] = read_timeouts(timeouts)
         if retry is not None:
-            changes["retry"] = retry
+            changes["retry"] = check_kind("retry", retry, RetryPolicy, ConfigurationError)
         if priority is not None:
             if priority not in Priority._value2member_map_:
                 raise InvalidArgumentError(f"priority must be a Priority, not {priority!r}")

@@ -180,6 +180,20 @@ class ServerError(APIError):
     """5xx: the service or the runner behind it is in trouble."""
 
 
+_BY_STATUS: dict[int, type[APIError]] = {
+    400: BadRequestError,
+    401: AuthenticationError,
+    403: PermissionDeniedError,
+    404: NotFoundError,
+    429: RateLimitedError,
+}
+
+
+def _error_class(status: int) -> type[APIError]:
+    """Return the class of the error for a status that is no success."""
+    return _BY_STATUS.get(status) or (ServerError if status >= 500 else APIError)
+
+
 class ResponseFormatError(ComfyControlError):
     """The answer is not what the API documents.
 

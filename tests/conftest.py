@@ -51,7 +51,7 @@ def _no_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.Te
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
     for name in ("COMFYCONTROL_API_TOKEN", "COMFYCONTROL_BASE_URL"):
         monkeypatch.delenv(name, raising=False)
-    for scheme in ("http", "https", "no"):
+    for scheme in ("http", "https", "all", "no"):
         for name in (f"{scheme}_proxy", f"{scheme}_proxy".upper()):
             monkeypatch.delenv(name, raising=False)
 

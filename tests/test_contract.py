@@ -24,7 +24,7 @@ ROOT = Path(comfycontrol_async.__file__).parent
 # Lowest first (DESIGN, section 2): a room imports only from rooms below its own, whether at once, lazily or for typing.
 # What the files of one room import of each other is theirs, as long as there is no circle.
 LAYERS = (
-    "errors _clock _loop",
+    "errors _settings _clock _loop",
     "graph",
     "models",
     "limits",

@@ -1,32 +1,26 @@
 """Options of a client, read from arguments and the environment, and checked."""
 
 import logging
-import math
-import urllib.request
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import aiohttp
 import attrs
 from yarl import URL
 
+from comfycontrol_async._http._urls import read_url
+from comfycontrol_async._settings import BASE_URL_VARIABLE, TOKEN_VARIABLE, check_count, check_kind, check_seconds
 from comfycontrol_async.errors import ConfigurationError
 
 log = logging.getLogger("comfycontrol_async")
 
-TOKEN_VARIABLE = "COMFYCONTROL_API_TOKEN"
-BASE_URL_VARIABLE = "COMFYCONTROL_BASE_URL"
+_QUOTES = "\"'`\u2018\u2019\u201c\u201d"
 DEFAULT_BASE_URL = "https://api.comfycontrol.app"
 
 
-def is_number(value: object) -> bool:
-    """Tell whether it is a number that durations can be made of."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and not math.isnan(value)
-
-
 def _seconds(instance: object, attribute: "attrs.Attribute[Any]", value: float) -> None:
-    if not (is_number(value) and 0 < value < math.inf):
-        name = f"{type(instance).__name__}.{attribute.name}"
-        raise ConfigurationError(f"{name} must be a positive, finite number of seconds, not {value!r}")
+    name = f"{type(instance).__name__}.{attribute.name}"
+    check_seconds(name, value, ConfigurationError, positive=True, finite=True)
 
 
 def _optional_seconds(instance: object, attribute: "attrs.Attribute[Any]", value: float | None) -> None:
@@ -68,8 +62,62 @@ class WatchPolicy:
     def __attrs_post_init__(self) -> None:
         if self.max_interval < self.min_interval:
             raise ConfigurationError("WatchPolicy.max_interval must not be below min_interval")
-        if isinstance(self.max_streams, bool) or not isinstance(self.max_streams, int) or self.max_streams < 0:
-            raise ConfigurationError(f"WatchPolicy.max_streams must be a whole number from 0, not {self.max_streams!r}")
+        check_count("WatchPolicy.max_streams", self.max_streams, ConfigurationError)
+
+
+def read_timeouts(value: Timeouts | float | None) -> Timeouts:
+    """Return the timeouts of a client: a number is the total, None the defaults.
+
+    Raises:
+        ConfigurationError: it is neither `Timeouts` nor a positive, finite number of seconds.
+    """
+    if value is None:
+        return Timeouts()
+    if isinstance(value, Timeouts):
+        return value
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return Timeouts(total=check_seconds("timeouts", value, ConfigurationError, positive=True, finite=True))
+    return check_kind("timeouts", value, Timeouts, ConfigurationError, example="Timeouts(total=30), or a number")
+
+
+def check_limiter(limiter: Any) -> None:
+    """Check that a limiter that was given is one, or None.
+
+    Raises:
+        ConfigurationError: it has not the methods of `Limiter`, or is a class.
+    """
+    methods = ("acquire", "cool_down", "snapshot")
+    made = not isinstance(limiter, type) and all(callable(getattr(limiter, name, None)) for name in methods)
+    if limiter is not None and not made:
+        raise ConfigurationError(
+            f"limiter must be a Limiter, such as LocalLimiter(40, 10.0), not {_name_kind(limiter)}"
+        )
+
+
+def check_session(session: Any, trace_configs: Any) -> None:
+    """Check the session that was given, if any, and the traces for the one that is opened otherwise.
+
+    Raises:
+        ConfigurationError: they are something else, or the session has credentials of its own, which aiohttp refuses
+            to send beside the token.
+    """
+    if isinstance(trace_configs, str) or not isinstance(trace_configs, Sequence):
+        raise ConfigurationError(
+            f"trace_configs must be a list of aiohttp.TraceConfig, not {_name_kind(trace_configs)}"
+        )
+    for trace in trace_configs:
+        check_kind("each of trace_configs", trace, aiohttp.TraceConfig, ConfigurationError)
+    if session is None:
+        return
+    check_kind("session", session, aiohttp.ClientSession, ConfigurationError)
+    if session.auth is not None:
+        raise ConfigurationError(
+            "the session has credentials of its own (auth=), which cannot be sent beside the token: give one without"
+        )
+
+
+def _name_kind(value: object) -> str:
+    return f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
 
 
 def read_token(token: str | None, environment: Mapping[str, str]) -> str:
@@ -90,6 +138,13 @@ def read_token(token: str | None, environment: Mapping[str, str]) -> str:
             f"no API token: set the environment variable {TOKEN_VARIABLE} or pass token=...; "
             "tokens are made in the account settings of the ComfyControl dashboard"
         )
+    if found[0] in _QUOTES or found[-1] in _QUOTES:
+        raise ConfigurationError(
+            f"the API token stands in quotes: write it without them (a file of settings keeps them: "
+            f"{TOKEN_VARIABLE}=cfc_...)"
+        )
+    if found.lower().startswith("bearer"):
+        raise ConfigurationError("the API token begins with 'Bearer': pass the token alone, as cfc_...")
     if not found.isascii() or not found.isprintable() or " " in found:
         raise ConfigurationError("the API token has characters that cannot be sent; was it copied whole and alone?")
     if not found.startswith("cfc_"):
@@ -105,44 +160,10 @@ def read_base_url(base_url: str | None, environment: Mapping[str, str]) -> URL:
     """
     text = (base_url if base_url is not None else environment.get(BASE_URL_VARIABLE)) or DEFAULT_BASE_URL
     # No error quotes it: it might be the token in the wrong place, or hold a password.
-    url = _read_url("the base URL", text)
+    url = read_url("the base URL", text)
     if url.user or url.password or url.query_string or url.fragment:
         raise ConfigurationError("the base URL must have no credentials, query or fragment")
     return url.with_path(url.path.rstrip("/"))
-
-
-def _read_url(what: str, text: str) -> URL:
-    try:
-        url = URL(text.strip())
-    except (ValueError, TypeError, AttributeError) as error:
-        raise ConfigurationError(f"{what} is no URL: {error}") from None
-    if url.scheme not in ("http", "https") or not url.host:
-        raise ConfigurationError(f"{what} must begin with https:// or http:// and name a host")
-    return url
-
-
-def check_proxy(proxy: str | None) -> str | None:
-    """Return the proxy's address when it is usable; None, for the environment's, stays None.
-
-    Raises:
-        ConfigurationError: it is no http or https URL.
-    """
-    if proxy is not None:
-        _read_url("the proxy", proxy)
-    return proxy
-
-
-def environment_proxy(url: URL) -> str | None:
-    """Return the proxy that HTTPS_PROXY or HTTP_PROXY and NO_PROXY name for `url`, None for none.
-
-    Raises:
-        ConfigurationError: it is no http proxy.
-    """
-    if urllib.request.proxy_bypass_environment(f"{url.host}:{url.port}"):  # type: ignore[attr-defined] # not in typeshed
-        return None
-    proxy = urllib.request.getproxies_environment().get(url.scheme)
-    # As curl does: what names no scheme is an http proxy.
-    return check_proxy(proxy if proxy is None or "://" in proxy else f"http://{proxy}")
 
 
 def name_user_agent(prefix: str | None = None) -> str:
@@ -167,6 +188,4 @@ def check_wait(value: float | None) -> float | None:
     Raises:
         ConfigurationError: it is negative or no number.
     """
-    if value is not None and not (is_number(value) and value >= 0):
-        raise ConfigurationError(f"max_rate_limit_wait must be a number of seconds from 0, not {value!r}")
-    return value
+    return None if value is None else check_seconds("max_rate_limit_wait", value, ConfigurationError)

@@ -8,30 +8,13 @@ from typing import Any
 
 from comfycontrol_async._http._request import Response
 from comfycontrol_async._http._retry import Fate, parse_retry_after
-from comfycontrol_async.errors import (
-    APIError,
-    AuthenticationError,
-    BadRequestError,
-    NotFoundError,
-    PermissionDeniedError,
-    RateLimitedError,
-    ResponseFormatError,
-    ServerError,
-)
+from comfycontrol_async.errors import APIError, ResponseFormatError, _error_class
 
 _loads: Callable[[bytes], Any]
 try:  # the extra `speedups`
     from orjson import loads as _loads
 except ImportError:
     _loads = json.loads
-
-_ERRORS: dict[int, type[APIError]] = {
-    400: BadRequestError,
-    401: AuthenticationError,
-    403: PermissionDeniedError,
-    404: NotFoundError,
-    429: RateLimitedError,
-}
 
 _TITLE = re.compile(rb"<title[^>]*>(.*?)</title>", re.IGNORECASE | re.DOTALL)
 _TAGS = re.compile(r"<(script|style)\b.*?</\1\s*>|<[^>]*>", re.IGNORECASE | re.DOTALL)
@@ -72,8 +55,9 @@ def error_of(response: Response, method: str, path: str, now: datetime) -> APIEr
     asked = parse_retry_after(headers.get("Retry-After"), now)
     if asked is None and status in (429, 503):
         asked = parse_retry_after(_text(document, "retry_after"), now)
-    cls = _ERRORS.get(status) or (ServerError if status >= 500 else APIError)
-    return cls(status, _message(status, headers, response.body, document), method, path, request_id, asked)
+    return _error_class(status)(
+        status, _message(status, headers, response.body, document), method, path, request_id, asked
+    )
 
 
 def _document(body: bytes) -> Mapping[str, Any]:

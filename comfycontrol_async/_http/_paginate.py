@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any, Generic, TypeVar
 
+from comfycontrol_async._settings import check_count
 from comfycontrol_async.errors import InvalidArgumentError
 from comfycontrol_async.models import Page
 
@@ -32,9 +33,7 @@ class Pager(Generic[T]):
         Raises:
             InvalidArgumentError: `number` is no whole number from 1.
         """
-        if isinstance(number, bool) or not isinstance(number, int) or number < 1:
-            raise InvalidArgumentError(f"page numbers begin at 1, not {number!r}")
-        return await self._fetch(number)
+        return await self._fetch(check_count("a page's number", number, InvalidArgumentError, least=1))
 
     async def all(self) -> list[T]:
         """Fetch every page and return all items."""

@@ -18,6 +18,7 @@ from enum import Enum
 import attrs
 
 from comfycontrol_async._http._request import Repeat
+from comfycontrol_async._settings import check_count, check_seconds
 from comfycontrol_async.errors import ConfigurationError
 
 
@@ -47,13 +48,9 @@ class RetryPolicy:
     max_delay: float = 8.0
 
     def __attrs_post_init__(self) -> None:
-        attempts = self.attempts
-        if isinstance(attempts, bool) or not isinstance(attempts, int) or attempts < 1:
-            raise ConfigurationError(f"RetryPolicy.attempts must be a whole number from 1, not {attempts!r}")
+        check_count("RetryPolicy.attempts", self.attempts, ConfigurationError, least=1)
         for name in ("max_elapsed", "base_delay", "max_delay"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= 0:
-                raise ConfigurationError(f"RetryPolicy.{name} must be a number of seconds from 0, not {value!r}")
+            check_seconds(f"RetryPolicy.{name}", getattr(self, name), ConfigurationError)
 
 
 def backoff(policy: RetryPolicy, attempt: int, chance: float) -> float:

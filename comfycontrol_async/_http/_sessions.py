@@ -11,7 +11,8 @@ import aiohttp
 from yarl import URL
 
 from comfycontrol_async._http._attempt import CountedRequest
-from comfycontrol_async._http._config import environment_proxy
+from comfycontrol_async._http._config import check_session
+from comfycontrol_async._http._proxies import environment_proxy
 from comfycontrol_async._loop import LoopBinding, close_with_loop
 from comfycontrol_async.errors import ClientClosedError
 
@@ -24,6 +25,9 @@ class Sessions:
         session: one to use for API calls as it is; it is never closed or changed.
         proxy: None for what the environment names.
         trace_configs: for the session that is opened here for API calls.
+
+    Raises:
+        ConfigurationError: the session or a trace is something else, or the session has credentials of its own.
     """
 
     def __init__(
@@ -34,6 +38,7 @@ class Sessions:
         proxy: str | None = None,
         trace_configs: Sequence[aiohttp.TraceConfig] = (),
     ) -> None:
+        check_session(session, trace_configs)
         self.base_url = base_url
         self.given = session
         self.closed = False

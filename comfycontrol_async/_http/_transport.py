@@ -22,6 +22,7 @@ from comfycontrol_async._http._request import Answer, Request, Response
 from comfycontrol_async._http._retry import Fate, parse_date
 from comfycontrol_async._http._sessions import Sessions
 from comfycontrol_async._http._stream import Stream
+from comfycontrol_async.errors import ConfigurationError
 from comfycontrol_async.limits import Permit
 
 
@@ -94,7 +95,13 @@ class Transport:
             failure = classify(error, self._may_have_left(attempt), request.method, request.path)
             attempt.settle(failure.fate)
             return failure
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, ValueError) and not attempt.started and "AUTH" in str(error):
+                # Credentials that only aiohttp found: of .netrc, for a given session with trust_env.
+                attempt.settle(Fate.NEVER_LEFT)
+                raise ConfigurationError(
+                    f"the session's own credentials (.netrc?) clash with the token: {error}"
+                ) from None
             attempt.settle(Fate.UNKNOWN if self._may_have_left(attempt) else Fate.NEVER_LEFT)
             raise
         permit.arrived()

@@ -10,7 +10,7 @@ from typing import Any
 
 import attrs
 
-from comfycontrol_async._http._config import is_number
+from comfycontrol_async._settings import is_number
 from comfycontrol_async.errors import (
     ComfyControlError,
     InvalidArgumentError,

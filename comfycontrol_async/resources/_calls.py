@@ -9,6 +9,7 @@ from comfycontrol_async._http._convert import page_structurer, structurer
 from comfycontrol_async._http._paginate import Pager
 from comfycontrol_async._http._request import Answer, Repeat, Request
 from comfycontrol_async._http._stream import Stream
+from comfycontrol_async._settings import check_kind
 from comfycontrol_async.errors import InvalidArgumentError
 from comfycontrol_async.graph._graph import Graph
 from comfycontrol_async.models import Page, Template, WorkflowSummary
@@ -48,11 +49,7 @@ def get(path: str, cls: type[T]) -> Request[T]:
 
 def with_json(method: str, path: str, value: Mapping[str, Any], cls: type[T], **options: Any) -> Request[T]:
     """Make a request with a JSON body, whose answer is a `cls`."""
-    try:
-        body = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
-    except UnicodeEncodeError:  # it holds the whole text, which may be a secret
-        raise InvalidArgumentError("an argument holds half a surrogate pair, which is no text") from None
-    return Request(method=method, path=path, structure=structurer(cls), body=body, **options)
+    return Request(method=method, path=path, structure=structurer(cls), body=encode_json(value), **options)
 
 
 def command(path: str) -> Request[None]:
@@ -80,11 +77,13 @@ def raw(method: str, path: str, params: Mapping[str, str | int | float | bool] |
     Raises:
         InvalidArgumentError: the method, the path or the body cannot be sent.
     """
+    check_kind("a method", method, str, InvalidArgumentError, example="'GET'")
+    check_kind("a path", path, str, InvalidArgumentError, example="'/v1/user'")
     place, mark, _ = path.partition("?")
     if mark:  # errors name the path, and a query may hold a secret
         raise InvalidArgumentError(f"give what follows the ? of {place[:60]!r} as params")
-    if not path.startswith("/") or any(character in path for character in "\r\n#"):
-        raise InvalidArgumentError(f"a path is like '/v1/user', on the API's own origin, not {path[:60]!r}")
+    if not path.startswith("/") or any(c in path for c in "\r\n#") or not _is_text(path):
+        raise InvalidArgumentError(f"a path is like '/v1/user', on the API's own origin, not {path[:60]!a}")
     verb = method.upper()
     if not verb.isascii() or not verb.isalpha():
         raise InvalidArgumentError(f"a method is a word like 'GET', not {method!r}")
@@ -92,21 +91,39 @@ def raw(method: str, path: str, params: Mapping[str, str | int | float | bool] |
         method=verb,
         path=path,
         structure=lambda answer: answer,
-        query={key: _query_value(item) for key, item in (params or {}).items()},
-        body=None if value is None else _encode(value),
+        query=_query(params or {}),
+        body=None if value is None else encode_json(value),
         repeat=Repeat.SAFE if verb in _IDEMPOTENT else Repeat.NEVER,
         answer=Answer.MAYBE,
     )
 
 
-def _query_value(value: str | int | float | bool) -> str | int:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return str(value)
+def _query(params: Any) -> dict[str, str]:
+    query = {}
+    if not isinstance(params, Mapping):
+        raise InvalidArgumentError(f"params must be a mapping of names to values, not {type(params).__name__}")
+    for key, value in params.items():
+        text = str(value).lower() if isinstance(value, bool) else str(value)
+        if not isinstance(key, str) or not _is_text(key + text):
+            raise InvalidArgumentError(f"params must map texts to texts or numbers; that of {key!a} cannot be sent")
+        query[key] = text
+    return query
 
 
-def _encode(value: Any) -> bytes:
+def _is_text(text: str) -> bool:
+    """Return False if it holds half a surrogate pair, which no encoding can send."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def encode_json(value: Any) -> bytes:
+    """Encode a JSON body.
+
+    Raises:
+        InvalidArgumentError: it is no JSON. The cause is left out: it may hold the whole text, secrets included.
+    """
     try:
         return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
-    except (TypeError, ValueError) as error:
-        raise InvalidArgumentError(f"the body is no JSON: {error}") from error
+    except UnicodeEncodeError:
+        raise InvalidArgumentError("the body is no JSON: it holds half a surrogate pair, which is no text") from None
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidArgumentError(f"the body is no JSON: {error}") from None

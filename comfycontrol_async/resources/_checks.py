@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 
 from yarl import URL
 
+from comfycontrol_async._settings import check_count
 from comfycontrol_async.errors import InvalidArgumentError
 
 # UUID-like: the API's own examples are no valid UUIDs (`t1e2m3p4-l5a6-7890-abcd-ef1234567890`).
@@ -79,6 +80,4 @@ def check_headers(value: object) -> dict[str, str]:
 
 def check_per_page(value: object) -> int:
     """Take a page size of 1 to 100."""
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 100:
-        raise InvalidArgumentError(f"per_page must be from 1 to 100, not {value!r}")
-    return value
+    return check_count("per_page", value, InvalidArgumentError, least=1, most=100)

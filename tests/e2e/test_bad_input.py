@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 
 from comfycontrol_async import (
@@ -46,6 +47,78 @@ def nothing_spent(server: LocalServer, comfy: ComfyControl) -> Callable[[], None
 
 class TestSettings:
     """Before there is a client."""
+
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [
+            ("base_url", 5),
+            ("base_url", "https://" + "a" * 64 + ".test"),
+            ("session", "session"),
+            ("session", aiohttp.ClientSession),
+            ("limiter", 40),
+            ("limiter", LocalLimiter),
+            ("retry", 3),
+            ("retry", RetryPolicy),
+            ("timeouts", "30"),
+            ("timeouts", (1, 2)),
+            ("timeouts", True),
+            ("timeouts", 0),
+            ("timeouts", 10**400),
+            ("watch", 1.0),
+            ("max_rate_limit_wait", "5"),
+            ("user_agent", 5),
+            ("proxy", 5),
+            ("proxy", "http://" + "a" * 64),
+            ("trace_configs", aiohttp.TraceConfig()),
+            ("trace_configs", ["trace"]),
+        ],
+        ids=lambda value: repr(value)[:40],
+    )
+    def test_wrong_type(self, name: str, value: Any) -> None:
+        """A value of a wrong type is refused by the constructor, which names the option."""
+        named = name.removeprefix("max_").replace("base_url", "base URL").removesuffix("s")
+        with pytest.raises(ConfigurationError, match=named):
+            ComfyControl("cfc_0123", **{name: value})
+
+    async def test_session_with_netrc(
+        self, server: LocalServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+    ) -> None:
+        """Credentials that only aiohttp finds are an error of ours too, and cost nothing."""
+        netrc = tmp_path / "netrc"
+        netrc.write_text("machine 127.0.0.1 login me password hunter2\n")
+        netrc.chmod(0o600)
+        monkeypatch.setenv("NETRC", str(netrc))
+        async with aiohttp.ClientSession(trust_env=True) as session, client_of(server, session=session) as comfy:
+            with pytest.raises(ConfigurationError, match=r"\.netrc") as caught:
+                await comfy.user.get()
+            assert comfy.limiter.snapshot().used == 0
+        assert "hunter2" not in str(caught.value)
+
+    @pytest.mark.parametrize(
+        ("method", "path", "params"),
+        [
+            pytest.param(5, "/v1/user", None, id="method"),
+            pytest.param("GET", 5, None, id="path"),
+            pytest.param("GET", "/v1/\ud800", None, id="surrogate-in-the-path"),
+            pytest.param("GET", "/v1/user", [("a", 1)], id="list"),
+            pytest.param("GET", "/v1/user", {"a": "\ud800"}, id="surrogate"),
+            pytest.param("GET", "/v1/user", {5: "a"}, id="key"),
+        ],
+    )
+    async def test_request(self, nothing_spent: Any, comfy: ComfyControl, method: Any, path: Any, params: Any) -> None:
+        """What `request` cannot send is refused before anything is spent."""
+        with pytest.raises(InvalidArgumentError):
+            await comfy.request(method, path, params=params)
+        nothing_spent()
+
+    async def test_session_with_credentials(self) -> None:
+        """A session whose own credentials would stand beside the token is refused, and they are not shown."""
+        with pytest.warns(DeprecationWarning, match="deprecated"):
+            session = aiohttp.ClientSession(auth=aiohttp.BasicAuth("me", "hunter2"))
+        async with session:
+            with pytest.raises(ConfigurationError, match="credentials of its own") as caught:
+                ComfyControl("cfc_0123", session=session)
+        assert "hunter2" not in str(caught.value)
 
     def test_no_token(self) -> None:
         """Without a token the error names the variable to set."""

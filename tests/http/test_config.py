@@ -8,20 +8,16 @@ from itertools import product
 from typing import Any
 
 import pytest
-from yarl import URL
 
 from comfycontrol_async import ConfigurationError, Timeouts, WatchPolicy
 from comfycontrol_async._http._config import (
-    BASE_URL_VARIABLE,
-    TOKEN_VARIABLE,
-    check_proxy,
     check_wait,
-    environment_proxy,
-    is_number,
     name_user_agent,
     read_base_url,
+    read_timeouts,
     read_token,
 )
+from comfycontrol_async._settings import BASE_URL_VARIABLE, TOKEN_VARIABLE
 
 TOKEN = "cfc_0123456789abcdef"
 
@@ -52,6 +48,11 @@ def test_token(argument: str | None, variable: str | None, read: str, caplog: py
         pytest.param(None, "", f"set the environment variable {TOKEN_VARIABLE}", id="empty-variable"),
         pytest.param(None, " \n", "no API token", id="blank-variable"),
         pytest.param("", TOKEN, "no API token", id="empty-argument"),
+        pytest.param(f'"{TOKEN}"', None, "stands in quotes", id="quoted"),
+        pytest.param(None, f"'{TOKEN}'", "stands in quotes", id="quoted-variable"),
+        pytest.param(f"\u201c{TOKEN}\u201d", None, "stands in quotes", id="typographic-quotes"),
+        pytest.param(f"{TOKEN}'", None, "stands in quotes", id="half-quoted"),
+        pytest.param(f"Bearer {TOKEN}", None, "pass the token alone", id="bearer"),
         pytest.param("cfc_ab cd", None, "cannot be sent", id="blank-inside"),
         pytest.param("cfc_ab\ncd", None, "cannot be sent", id="newline-inside"),
         pytest.param("cfc_ab\x00", None, "cannot be sent", id="nul"),
@@ -65,6 +66,7 @@ def test_token_refused(argument: Any, variable: str | None, message: str) -> Non
     with pytest.raises(ConfigurationError, match=message) as caught:
         read_token(argument, {} if variable is None else {TOKEN_VARIABLE: variable})
     assert "cfc_ab" not in str(caught.value)
+    assert TOKEN not in str(caught.value)
 
 
 def test_token_of_another_form(caplog: pytest.LogCaptureFixture) -> None:
@@ -114,6 +116,10 @@ def test_base_url(argument: str | None, variable: str | None, read: str) -> None
         pytest.param("https://a.test?key=hunter2", id="query"),
         pytest.param("https://a.test#hunter2", id="fragment"),
         pytest.param("cfc_hunter2", id="the-token-in-its-place"),
+        pytest.param("https://" + "a" * 64 + ".test", id="label-of-64"),
+        pytest.param("https://" + "\u00e4" * 64 + ".test", id="label-too-long-once-encoded"),
+        pytest.param("https://a..test", id="empty-label"),
+        pytest.param("https://a b.test", id="blank-in-the-host"),
         pytest.param(5, id="number"),
     ],
 )
@@ -123,62 +129,6 @@ def test_base_url_refused(value: Any) -> None:
         read_base_url(value, {})
     assert "hunter2" not in str(caught.value)
     assert caught.value.__cause__ is None
-
-
-# Proxies
-
-
-@pytest.mark.parametrize(
-    ("environment", "url", "proxy"),
-    [
-        pytest.param({}, "https://a.test", None, id="none"),
-        pytest.param({"HTTPS_PROXY": "http://p.test:3128"}, "https://a.test", "http://p.test:3128", id="https"),
-        pytest.param({"https_proxy": "http://p.test:3128"}, "https://a.test", "http://p.test:3128", id="lower-case"),
-        pytest.param({"HTTPS_PROXY": "p.test:3128"}, "https://a.test", "http://p.test:3128", id="no-scheme"),
-        pytest.param({"HTTPS_PROXY": "http://p.test"}, "http://a.test", None, id="other-scheme"),
-        pytest.param({"HTTP_PROXY": "http://p.test"}, "http://a.test", "http://p.test", id="http"),
-        pytest.param({"HTTPS_PROXY": "http://p.test", "NO_PROXY": "a.test"}, "https://a.test", None, id="no-proxy"),
-        pytest.param({"HTTPS_PROXY": "http://p.test", "NO_PROXY": ".test"}, "https://a.test", None, id="domain"),
-        pytest.param({"HTTPS_PROXY": "http://p.test", "NO_PROXY": "*"}, "https://a.test", None, id="star"),
-        pytest.param(
-            {"HTTPS_PROXY": "http://p.test", "NO_PROXY": "a.test:8443"}, "https://a.test:8443", None, id="port"
-        ),
-        pytest.param(
-            {"HTTPS_PROXY": "http://p.test", "NO_PROXY": "b.test"}, "https://a.test", "http://p.test", id="another-host"
-        ),
-        pytest.param(
-            {"HTTP_PROXY": "http://p.test", "NO_PROXY": "127.0.0.1"}, "http://127.0.0.1:8080", None, id="address"
-        ),
-    ],
-)
-def test_environment_proxy(
-    environment: dict[str, str], url: str, proxy: str | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The environment's proxy is taken as other programs take it."""
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    assert environment_proxy(URL(url)) == proxy
-
-
-def test_environment_proxy_of_another_kind(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A proxy that cannot be used is an error of its own: going past it might not be wanted."""
-    monkeypatch.setenv("HTTPS_PROXY", "socks5://user:hunter2@p.test")
-    with pytest.raises(ConfigurationError, match="the proxy must begin with https:// or http://") as caught:
-        environment_proxy(URL("https://a.test"))
-    assert "hunter2" not in str(caught.value)
-
-
-@pytest.mark.parametrize("proxy", [None, "http://p.test:3128", "https://user:pass@p.test"], ids=repr)
-def test_proxy(proxy: str | None) -> None:
-    """A proxy that is given is used as it is."""
-    assert check_proxy(proxy) == proxy
-
-
-@pytest.mark.parametrize("proxy", ["", "p.test:3128", "socks5://p.test", "http://", "http://[", 5], ids=repr)
-def test_proxy_refused(proxy: Any) -> None:
-    """A proxy that cannot be used is refused when the client is made."""
-    with pytest.raises(ConfigurationError, match=r"^the proxy "):
-        check_proxy(proxy)
 
 
 # User-Agent
@@ -211,23 +161,6 @@ def test_user_agent_refused(prefix: Any) -> None:
 # Numbers
 
 
-@pytest.mark.parametrize(
-    ("value", "number"),
-    [
-        pytest.param(0, True, id="zero"),
-        pytest.param(-1.5, True, id="negative"),
-        pytest.param(math.inf, True, id="infinite"),
-        pytest.param(math.nan, False, id="nan"),
-        pytest.param(True, False, id="boolean"),
-        pytest.param("1", False, id="text"),
-        pytest.param(None, False, id="none"),
-    ],
-)
-def test_is_number(value: object, number: bool) -> None:
-    """Booleans and NaN are no numbers that durations can be made of."""
-    assert is_number(value) is number
-
-
 NO_DURATIONS: list[Any] = [0, -1.0, math.nan, math.inf, "5", True]
 
 
@@ -251,6 +184,27 @@ def test_timeouts() -> None:
     assert Timeouts(connect=None, read=None, total=None).total is None
     with pytest.raises(AttributeError):
         Timeouts().read = 1.0  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("given", "read"),
+    [
+        pytest.param(None, Timeouts(), id="none"),
+        pytest.param(30, Timeouts(total=30.0), id="number"),
+        pytest.param(0.5, Timeouts(total=0.5), id="fraction"),
+        pytest.param(Timeouts(read=1.0), Timeouts(read=1.0), id="timeouts"),
+    ],
+)
+def test_read_timeouts(given: Any, read: Timeouts) -> None:
+    """A number is the total, and the other bounds stay."""
+    assert read_timeouts(given) == read
+
+
+@pytest.mark.parametrize("value", [0, -1, math.nan, math.inf, True, "30", (1, 2), 10**400], ids=lambda v: repr(v)[:20])
+def test_read_timeouts_refused(value: Any) -> None:
+    """Anything else is refused by its name."""
+    with pytest.raises(ConfigurationError, match=r"^timeouts must be a "):
+        read_timeouts(value)
 
 
 def test_watch_policy() -> None:

@@ -118,7 +118,7 @@ async def test_page() -> None:
 async def test_page_number_refused(number: Any) -> None:
     """Page numbers are whole and begin at 1; anything else costs no request."""
     listing = Listing(1)
-    with pytest.raises(InvalidArgumentError, match="page numbers begin at 1"):
+    with pytest.raises(InvalidArgumentError, match="a page's number must be a whole number from 1"):
         await listing.pager.page(number)
     assert listing.fetched == []
 

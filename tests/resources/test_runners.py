@@ -187,7 +187,7 @@ Call = Callable[[ComfyControl], Awaitable[object]]
     [
         pytest.param(lambda c: c.runners.list(per_page=0).page(1), "per_page must be from 1 to 100", id="per-page"),
         pytest.param(lambda c: c.runners.list(per_page=101).all(), "per_page must be from 1 to 100", id="per-page-101"),
-        pytest.param(lambda c: c.runners.list().page(0), "page numbers begin at 1", id="page"),
+        pytest.param(lambda c: c.runners.list().page(0), "a page's number must be a whole number from 1", id="page"),
         pytest.param(lambda c: c.runners.get("5"), "an id is text like", id="get"),
         pytest.param(lambda c: c.runners.history("5"), "an id is text like", id="history"),
         pytest.param(lambda c: c.runners.interrupt("5"), "an id is text like", id="interrupt"),
