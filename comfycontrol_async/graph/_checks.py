@@ -1,13 +1,15 @@
-"""Checks of a graph's structure: its format, nodes, links, loops and outputs. Pure functions of its JSON."""
+"""Checks of a graph's structure: nodes, links, loops and outputs. Pure functions of its JSON."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from comfycontrol_async.graph._issues import GraphIssue, hint, shown
-from comfycontrol_async.graph._json import Json, inputs_of, text_of
+from comfycontrol_async.graph._format import EXPORT, format_issue
+from comfycontrol_async.graph._issues import HINTS, GraphIssue, hint, shown
+from comfycontrol_async.graph._json import Json, inputs_of, strings_in, text_of
+from comfycontrol_async.graph._placeholders import holds_placeholder
 
-EXPORT = 'in ComfyUI use "Export (API)", in older versions "Save (API Format)" (with dev mode enabled)'
+_SHOWN_NODES = 8
 _OUTPUT_NAME = re.compile("save|preview|(?<!LoadImage)output|export|show|display|videocombine|websocket|upload", re.I)
 # ComfyUI's own classes that never are an output; a class that is neither here nor named like one may be anything.
 _INNER_CLASSES = """
@@ -41,25 +43,24 @@ def _links(nodes: Mapping[str, Json]) -> Iterator[_Link]:
                     yield _Link(f"{id}.{name}", id, source, slot)
 
 
+def _is_link(value: list[Json]) -> bool:
+    return len(value) == 2 and isinstance(value[0], str) and type(value[1]) is int
+
+
 def structure_issues(nodes: Mapping[str, Json]) -> list[GraphIssue]:
     """List what is wrong with the graph apart from its placeholders."""
     whole = format_issue(nodes)
     if whole:
         return [whole]
     links = list(_links(nodes))
-    return [*_node_issues(nodes), *_link_issues(nodes, links), *_loop_issues(links), *_output_issues(nodes, links)]
-
-
-def format_issue(nodes: Mapping[str, Json]) -> GraphIssue | None:
-    """Say what this is, when it is no graph in API format at all."""
-    if not nodes:
-        return GraphIssue("error", "", f"the graph is empty; {EXPORT}")
-    if isinstance(nodes.get("nodes"), list):
-        return GraphIssue("error", "", f"this is ComfyUI's UI format, which cannot be run: {EXPORT}")
-    prompt = nodes.get("prompt")
-    if isinstance(prompt, dict) and any(text_of(node, "class_type") for node in prompt.values()):
-        return GraphIssue("error", "", 'this is a request to ComfyUI, not a graph: use what is under its "prompt"')
-    return None
+    return [
+        *_node_issues(nodes),
+        *_link_issues(nodes, links),
+        *_list_issues(nodes),
+        *_loop_issues(links),
+        *_output_issues(nodes, links),
+        *_outside_issues(nodes),
+    ]
 
 
 def _node_issues(nodes: Mapping[str, Json]) -> Iterator[GraphIssue]:
@@ -74,12 +75,22 @@ def _node_issues(nodes: Mapping[str, Json]) -> Iterator[GraphIssue]:
 
 
 def _link_issues(nodes: Mapping[str, Json], links: Iterable[_Link]) -> Iterator[GraphIssue]:
+    absent = 0
     for link in links:
         if link.source not in nodes:
-            text = f"it is linked to node {shown(link.source)}, which is absent{hint(link.source, nodes)}"
-            yield GraphIssue("error", link.place, text)
+            absent += 1
+            advice = hint(link.source, nodes) if absent <= HINTS else ""
+            yield GraphIssue("error", link.place, f"it is linked to node {shown(link.source)}, which is absent{advice}")
         if link.slot < 0:
             yield GraphIssue("error", link.place, f"it is linked to output {link.slot}, but outputs count from 0")
+
+
+def _list_issues(nodes: Mapping[str, Json]) -> Iterator[GraphIssue]:
+    for id, node in nodes.items():
+        for name, value in inputs_of(node).items():
+            if isinstance(value, list) and not _is_link(value):
+                text = f"ComfyUI takes every list for a link, [node id, output number], but this is {shown(value)}"
+                yield GraphIssue("warning", f"{id}.{name}", text)
 
 
 def _loop_issues(links: Iterable[_Link]) -> Iterator[GraphIssue]:
@@ -89,20 +100,44 @@ def _loop_issues(links: Iterable[_Link]) -> Iterator[GraphIssue]:
         taken.setdefault(link.node, []).append(link)
     done: set[str] = set()
     for start in taken:
-        on_path = dict.fromkeys([] if start in done else [start])
-        walk = [iter(taken[id]) for id in on_path]
+        path = [] if start in done else [start]
+        depth = dict.fromkeys(path, 0)
+        walk = [iter(taken[id]) for id in path]
         while walk:
             step = next(walk[-1], None)
             if step is None:
                 walk.pop()
-                done.add(on_path.popitem()[0])
-            elif step.source in on_path:
-                path = list(on_path)
-                loop = " <- ".join([*path[path.index(step.source) :], step.source])
+                node = path.pop()
+                del depth[node]
+                done.add(node)
+            elif step.source in depth:
+                loop = _shown_loop(path, depth[step.source])
                 yield GraphIssue("error", step.place, f"the nodes feed themselves: {loop}")
             elif step.source in taken and step.source not in done:
-                on_path[step.source] = None
+                depth[step.source] = len(path)
+                path.append(step.source)
                 walk.append(iter(taken[step.source]))
+
+
+def _shown_loop(path: Sequence[str], start: int) -> str:
+    """Write the loop from `path[start]` to the path's end, and back, on a short line."""
+    size = len(path) - start
+    if size <= _SHOWN_NODES:
+        return " <- ".join([*path[start:], path[start]])
+    ends = [*path[start : start + 3], "…", path[-1], path[start]]
+    return f"{' <- '.join(ends)} ({size:,} nodes)"
+
+
+def _outside_issues(nodes: Mapping[str, Json]) -> Iterator[GraphIssue]:
+    """Say where a placeholder stands in what is not the value of an input."""
+    for id, node in nodes.items():
+        if not isinstance(node, dict):
+            continue
+        others: dict[str, Json] = {key: value for key, value in node.items() if key != "inputs"}
+        found = [place for place, text in strings_in(others, (id,)) if holds_placeholder(text)]
+        found += [f"{id}.{name}" for name in inputs_of(node) if holds_placeholder(name)]
+        for place in found:
+            yield GraphIssue("warning", place, "a placeholder is filled in only where it is the value of an input")
 
 
 def _output_issues(nodes: Mapping[str, Json], links: Iterable[_Link]) -> Iterator[GraphIssue]:

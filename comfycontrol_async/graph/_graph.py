@@ -14,9 +14,11 @@ from typing import Any, Self
 import attrs
 
 from comfycontrol_async.errors import GraphError
-from comfycontrol_async.graph._checks import EXPORT, format_issue, structure_issues
+from comfycontrol_async.graph._checks import structure_issues
+from comfycontrol_async.graph._digest import digest_content, digest_graph
+from comfycontrol_async.graph._format import EXPORT, format_issue
 from comfycontrol_async.graph._issues import GraphIssue, hint, raise_errors, shown
-from comfycontrol_async.graph._json import Json, copy_object, inputs_of, strings_in, text_of, view
+from comfycontrol_async.graph._json import Json, copy_object, inputs_of, name_links, strings_in, text_of, view
 from comfycontrol_async.graph._parameters import Field, fill
 from comfycontrol_async.graph._placeholders import Parameter, collect
 
@@ -29,13 +31,26 @@ class BoundGraph:
 
     Attributes:
         body: the graph as compact JSON, in UTF-8, placeholders and all.
+        graph_digest: `Graph.digest()` of the graph.
         fields: the form fields, in order of the graph's parameters; every file has a filename.
         warnings: what is odd but may run; for the caller to log.
     """
 
     body: bytes = attrs.field(repr=lambda body: f"<{len(body)} bytes>")
+    graph_digest: str = attrs.field(repr=False)
     fields: tuple[Field, ...]
     warnings: tuple[GraphIssue, ...]
+
+    def digest(self) -> str:
+        """Return 64 hex digits for what is sent: graph and values, files by their content; blocking, as it reads them.
+
+        Equal whatever the order of nodes and parameters, the titles in `_meta` and the names of files; a value left
+        out is the same as its default given. A stream is read from where it stands and set back.
+
+        Raises:
+            InvalidArgumentError: a file cannot be read, or is a stream that can be read only once.
+        """
+        return digest_content(self.graph_digest, self.fields)
 
 
 class Graph:
@@ -48,16 +63,18 @@ class Graph:
         GraphError: `nodes` is no mapping, or holds what JSON cannot say, such as NaN or a path; the text says where.
     """
 
-    __slots__ = ("_alone", "_body", "_nodes", "_parameters")
+    __slots__ = ("_alone", "_body", "_digest", "_nodes", "_parameters")
 
     def __init__(self, nodes: Mapping[str, object]) -> None:
         if not isinstance(nodes, Mapping):
             raise GraphError(f"a graph maps node ids to nodes, but this is {shown(nodes)}; {EXPORT}")
         self._nodes = copy_object(nodes, ())
+        name_links(self._nodes)
         # Found out on first use, once: a batch binds one graph thousands of times.
         self._parameters: tuple[Parameter, ...] | None = None
         self._alone: tuple[GraphIssue, ...] = ()
         self._body = b""
+        self._digest = ""
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
@@ -147,7 +164,7 @@ class Graph:
         raise_errors(issues)
         if not self._body:
             self._body = json.dumps(self._nodes, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
-        return BoundGraph(body=self._body, fields=fields, warnings=tuple(issues))
+        return BoundGraph(body=self._body, graph_digest=self.digest(), fields=fields, warnings=tuple(issues))
 
     def bind_changes(self, params: Mapping[str, object] | None = None) -> tuple[Field, ...]:
         """Make the form fields of only the values given, for a rerun, in which the others stay as they were.
@@ -158,6 +175,12 @@ class Graph:
         fields, issues = fill(self.parameters, {} if params is None else params, complete=False)
         raise_errors(issues)
         return fields
+
+    def digest(self) -> str:
+        """Return 64 hex digits that graphs share when they differ at most in the order of nodes and in `_meta`."""
+        if not self._digest:
+            self._digest = digest_graph(self._nodes)
+        return self._digest
 
     def to_json(self) -> str:
         """Write it as JSON for people, which loads back to an equal graph."""

@@ -13,6 +13,9 @@ Severity = Literal["error", "warning"]
 Finding = tuple[Severity, str]
 JsonPath = tuple[str | int, ...]
 
+# How many issues of one kind get a hint: finding near names takes a millisecond or more for each.
+HINTS = 5
+_MANY_NAMES = 1000
 _SHOWN_ERRORS = 3
 
 
@@ -44,10 +47,14 @@ def shown(value: object) -> str:
 def hint(name: str, names: Iterable[str]) -> str:
     """Return the end of a text that says a name is unknown: the nearest names, or else those there are."""
     known = list(dict.fromkeys(names))
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    near = difflib.get_close_matches(name[:100], known[:_MANY_NAMES], n=3, cutoff=0.5)
     if near:
         return f"; did you mean {' or '.join(map(shown, near))}?"
-    return f"; there are {', '.join(known[:10])}{', …' if len(known) > 10 else ''}" if known else "; there are none"
+    return (
+        f"; there are {', '.join(text[:60] for text in known[:10])}{', …' if len(known) > 10 else ''}"
+        if known
+        else "; there are none"
+    )
 
 
 def raise_errors(issues: Sequence[GraphIssue]) -> None:

@@ -1,7 +1,7 @@
 """What JSON can say: copying values into it, and looking into it."""
 
 import json
-import numbers
+import math
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import Any
 
 from comfycontrol_async.graph._file import File
 from comfycontrol_async.graph._issues import JsonPath, place_of, refusal, shown
+from comfycontrol_async.graph._numbers import number_of
 
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 
@@ -39,13 +40,15 @@ def _copy(value: object, path: JsonPath) -> Json:
         if has_surrogate(value):
             raise refusal(path, "half a surrogate pair is no text")
         return str.__str__(value)
-    if isinstance(value, numbers.Real):
-        try:
-            number = int(value) if isinstance(value, numbers.Integral) else float(value)
+    try:
+        number = number_of(value)
+        if number is not None:
+            if isinstance(number, float) and not math.isfinite(number) and _unread(path):
+                return None
             json.dumps(number, allow_nan=False)
-        except (OverflowError, ValueError) as error:
-            raise refusal(path, f"this number cannot stand in JSON: {error}") from error
-        return number
+            return number
+    except (OverflowError, ValueError) as error:
+        raise refusal(path, f"this number cannot stand in JSON: {error}") from error
     if len(path) >= _MAX_DEPTH:
         raise refusal(path[:4], f"it nests deeper than {_MAX_DEPTH} levels, or holds itself")
     if isinstance(value, (list, tuple)):
@@ -56,7 +59,17 @@ def _copy(value: object, path: JsonPath) -> Json:
     raise refusal(path, f"a value of type {type(value).__name__} cannot stand in JSON{advice}")
 
 
+def _unread(path: JsonPath) -> bool:
+    """Tell whether a place is one that the service and ComfyUI leave alone, such as `is_changed` of a saved picture."""
+    return len(path) > 1 and path[1] not in ("inputs", "class_type")
+
+
 def copy_object(value: Mapping[Any, object], path: JsonPath) -> dict[str, Json]:
+    """Copy an object as JSON would say it, or refuse what JSON cannot say.
+
+    Raises:
+        GraphError: the first thing that cannot be said, with its place.
+    """
     copied: dict[str, Json] = {}
     for key, item in value.items():
         if isinstance(key, bool) or not isinstance(key, (str, int)):
@@ -75,7 +88,17 @@ def view(value: Json) -> Any:
     return [view(item) for item in value] if isinstance(value, list) else value
 
 
+def name_links(nodes: Mapping[str, Json]) -> None:
+    """Write the node ids of links as texts, in place: ComfyUI knows nodes by texts only."""
+    for node in nodes.values():
+        for value in inputs_of(node).values():
+            match value:
+                case [int(source), int()] if not isinstance(source, bool) and str(source) in nodes:
+                    value[0] = str(source)
+
+
 def inputs_of(node: Json) -> dict[str, Json]:
+    """Return the inputs of a node, none when it has no such object."""
     inputs = node.get("inputs") if isinstance(node, dict) else None
     return inputs if isinstance(inputs, dict) else {}
 

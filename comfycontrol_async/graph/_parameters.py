@@ -1,8 +1,12 @@
-"""Parameters: the form fields that carry values for a graph's placeholders."""
+"""Parameters: the form fields that carry values for a graph's placeholders, and what a value may be.
+
+Every value is sent as a text, which ComfyUI casts to the type of the input. Its INT reads "20" but not "20.0", so a
+whole number is sent without a point, whatever its type; its BOOLEAN takes any text but "" for true.
+"""
 
 import math
-import numbers
 import os
+import re
 import stat
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -10,12 +14,15 @@ from pathlib import Path
 import attrs
 
 from comfycontrol_async.graph._file import File
-from comfycontrol_async.graph._issues import GraphIssue, hint, shown
+from comfycontrol_async.graph._issues import HINTS, GraphIssue, hint, shown
 from comfycontrol_async.graph._json import has_surrogate
-from comfycontrol_async.graph._placeholders import Parameter, ParameterKind
+from comfycontrol_async.graph._numbers import number_of, number_text
+from comfycontrol_async.graph._placeholders import BOOLEANS, Parameter, ParameterKind
 
 ParameterValue = str | int | float | bool | File | Path | bytes
 Field = tuple[str, str | File]
+
+_NUMBER = re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e[-+]?[0-9]+)?", re.I)
 
 
 class _RefusedError(Exception):
@@ -38,6 +45,8 @@ def fill(
         if name in params:
             try:
                 fields.append((parameter.field, _VALUES[kind](parameter, params[name])))
+                if kind == "text" and fields[-1][1] == "false" and not isinstance(params[name], str):
+                    issues.append(GraphIssue("warning", place, f'text "{name}" is sent as "false"; {BOOLEANS}'))
             except _RefusedError as refused:
                 issues.append(GraphIssue("error", place, f'{kind} "{name}" {refused}'))
         elif complete and parameter.default is not None:
@@ -48,12 +57,15 @@ def fill(
 
 
 def _unknown_issues(parameters: Sequence[Parameter], given: Iterable[object]) -> list[GraphIssue]:
-    names = [parameter.name for parameter in parameters]
-    issues = []
+    names = dict.fromkeys(parameter.name for parameter in parameters)
+    issues: list[GraphIssue] = []
     for name in (name for name in given if name not in names):
         text = name if isinstance(name, str) else shown(name)
         plain = text.lstrip("$#")
-        advice = f"; leave the sign out: {shown(plain)}" if plain in names and plain != text else hint(text, names)
+        if plain in names and plain != text:
+            advice = f"; leave the sign out: {shown(plain)}"
+        else:
+            advice = hint(text, names) if len(issues) < HINTS else ""
         issues.append(GraphIssue("error", "", f"the graph has no parameter {shown(name)}{advice}"))
     return issues
 
@@ -63,26 +75,47 @@ def _text_value(parameter: Parameter, value: object) -> str:
         if has_surrogate(value):
             raise _RefusedError("was given half a surrogate pair, which is no text")
         return str.__str__(value)
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if not isinstance(value, numbers.Real):
+    text = _number(value)
+    if text is None:
         raise _RefusedError(f"takes a str, int, float or bool, but was given {_given(value)}")
+    return text
+
+
+def _number(value: object) -> str | None:
+    """Write a number of any type as the text that is sent, None for what is no number."""
     try:
-        if isinstance(value, numbers.Integral):
-            return str(int(value))
-        if math.isfinite(value):
-            return repr(float(value))
+        number = number_of(value)
+        if isinstance(number, float) and not math.isfinite(number):
+            raise _RefusedError(f"takes no {number}: ComfyUI reads finite numbers only")
+        return None if number is None else number_text(number)
     except (OverflowError, ValueError):  # more digits than a float holds, or than Python writes out
         raise _RefusedError("was given a number too long to write out") from None
-    raise _RefusedError(f"takes no {float(value)}: ComfyUI reads finite numbers only")
 
 
 def _choice_value(parameter: Parameter, value: object) -> str:
-    if isinstance(value, str) and (value in parameter.choices or not parameter.choices):
-        return str.__str__(value)
-    options = " or ".join(map(shown, parameter.choices))
-    given = shown(str.__str__(value)) if isinstance(value, str) else _given(value)
-    raise _RefusedError(f"takes {options}, but was given {given}")
+    choices = parameter.choices
+    if isinstance(value, str):
+        if value in choices or not choices:
+            return str.__str__(value)
+        given = shown(str.__str__(value))
+    else:
+        text = None if _too_long(value) else _number(value)
+        for option in [text] if text is not None and not choices else choices:
+            if text is not None and _says(option, text):
+                return option
+        given = _given(value)
+    raise _RefusedError(f"takes {' or '.join(map(shown, choices))}, but was given {given}")
+
+
+def _too_long(value: object) -> bool:
+    return isinstance(value, int) and value.bit_length() > 1024
+
+
+def _says(option: str, text: str) -> bool:
+    """Tell whether an option is the number that a text says: "7.0" is 7, "True" is true."""
+    if option.casefold() == text:
+        return True
+    return bool(_NUMBER.fullmatch(option) and _NUMBER.fullmatch(text)) and float(option) == float(text)
 
 
 def _file_value(parameter: Parameter, value: object) -> File:

@@ -26,6 +26,10 @@ _CALL = re.compile(r"\$([A-Za-z_]\w*)\((.*)\)", re.DOTALL)
 _KNOWN = re.compile(r"\$(?:text|choice|file|random|timestamp)\(")
 _FILE_NAME = re.compile(r"[A-Za-z0-9_-]{1,255}")
 _NOT_IN_NAMES = re.compile(r'["()\x00-\x1f\x7f]')
+_WORD = re.compile(r"\$[A-Za-z_]\w*")
+_QUOTES = {'"': '"', "'": "'", "`": "`", "\u201c": "\u201d", "\u2018": "\u2019", "\u00ab": "\u00bb"}
+# How a BOOLEAN input reads what a placeholder is filled with.
+BOOLEANS = 'a BOOLEAN input takes any text but "" for true: to say false, send ""'
 _CLOSED_EARLY = re.compile(r"[^(]*\)")
 
 
@@ -77,7 +81,7 @@ def parse(text: str) -> Reading:
     if call is None:
         known = _KNOWN.search(text)
         if known is None:
-            return None, None
+            return None, _word_fault(text)
         closed = known.start() > 0 or ")" in text
         return None, _NOT_WHOLE if closed else ("error", f"{shown(text)} has no closing parenthesis")
     function, inside = call.groups()
@@ -88,10 +92,18 @@ def parse(text: str) -> Reading:
     return None, ("warning", f"${function}(...) is no placeholder of the service{hint(function.lower(), _READERS)}")
 
 
+def holds_placeholder(text: str) -> bool:
+    """Tell whether a placeholder of the service stands anywhere in a text."""
+    return _KNOWN.search(text) is not None
+
+
 def _read_text(inside: str) -> Reading:
     name, comma, default = (part.strip() for part in inside.partition(","))
     fault = _name_fault("$text", name)
-    return (None, fault) if fault else (Parameter(name=name, kind="text", default=default if comma else None), None)
+    if fault:
+        return None, fault
+    parameter = Parameter(name=name, kind="text", default=default if comma else None)
+    return parameter, _value_fault(f"the default of $text({name}, ...)", default)
 
 
 def _read_choice(inside: str) -> Reading:
@@ -105,6 +117,8 @@ def _read_choice(inside: str) -> Reading:
         fault = ("error", f"$choice({name}, ...) has an empty option")
     elif len(set(options)) < len(options):
         fault = ("warning", f"$choice({name}, ...) has an option twice")
+    else:
+        fault = _options_fault(f"an option of $choice({name}, ...)", options)
     # A faulty one is kept as a parameter, so that a value given for it is not called unknown on top of that.
     return Parameter(name=name, kind="choice", default=next(iter(options), None), choices=tuple(options)), fault
 
@@ -126,6 +140,35 @@ def _read_nothing(inside: str) -> Reading:
         return None, _NOT_WHOLE
     fault: Finding = ("error", "$random() and $timestamp() take nothing between their parentheses")
     return None, fault if inside.strip() else None
+
+
+def _word_fault(text: str) -> Finding | None:
+    """Say when a text begins like a placeholder, `$word`, but is none."""
+    word = _WORD.match(text)
+    if word is None:
+        return None
+    advice = f"to ask for a value write $text({word[0][1:]})" if word[0][1:] not in _READERS else "parentheses missing"
+    return "warning", f"{shown(text)} is sent as it stands, for it is no placeholder; {advice}"
+
+
+def _value_fault(what: str, value: str) -> Finding | None:
+    """Say when a default or an option is hardly meant as it stands."""
+    if value.casefold() in ("false", "0"):
+        return "warning", f"{what} is {shown(value)}; {BOOLEANS}"
+    closing = _QUOTES.get(value[:1])
+    if closing and len(value) > 1 and value.endswith(closing) and closing not in value[1:-1]:
+        return "warning", f"{what} has quotes around it, which are sent too: leave them out"
+    return None
+
+
+def _options_fault(what: str, options: list[str]) -> Finding | None:
+    for option in options:
+        if option.count('"') == 1 and option.startswith('"'):
+            return "warning", f"{what} begins with a quote, but quotes hold nothing together: commas part the options"
+        fault = _value_fault(what, option)
+        if fault:
+            return fault
+    return None
 
 
 def _name_fault(function: str, name: str) -> Finding | None:

@@ -286,7 +286,17 @@ def test_placeholders_are_read(text: str, expected: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["$random()", "$timestamp()", "$random( )", "", "$", "a $5 (note)", "see $foo(x) here", "text(prompt)", "$text"],
+    [
+        "$random()",
+        "$timestamp()",
+        "$random( )",
+        "",
+        "$",
+        "a $5 (note)",
+        "see $foo(x) here",
+        "text(prompt)",
+        "$ text",
+    ],
 )
 def test_other_strings_ask_for_nothing(text: str) -> None:
     """What the service fills in by itself, and ordinary text, is no parameter and no issue."""
@@ -331,16 +341,16 @@ def test_other_strings_ask_for_nothing(text: str) -> None:
 )
 def test_faulty_placeholders_are_found(text: str, severity: str, message: str) -> None:
     """Each faulty placeholder is one issue, with its place."""
-    (issue,) = graph_of(0, [text]).check()
-    assert (issue.severity, issue.place) == (severity, "1.b[0]")
+    (issue,) = graph_of(0, {"k": [text]}).check()
+    assert (issue.severity, issue.place) == (severity, "1.b.k[0]")
     assert message in issue.message
 
 
 def test_places_are_listed_in_order() -> None:
     """A parameter lists everywhere that it stands, within lists and objects too; order is that of first appearance."""
-    graph = Graph({"3": node(z="$text(b)", y=["x", {"k": "$text(a)"}]), "1": node(o={"p": "$text(b, 1)"})})
+    graph = Graph({"3": node(z="$text(b)", y={"l": ["x", {"k": "$text(a)"}]}), "1": node(o={"p": "$text(b, 1)"})})
     places = [(parameter.name, parameter.default, parameter.places) for parameter in graph.parameters]
-    assert places == [("b", "1", ("3.z", "1.o.p")), ("a", None, ("3.y[1].k",))]
+    assert places == [("b", "1", ("3.z", "1.o.p")), ("a", None, ("3.y.l[1].k",))]
     assert graph.check() == []
 
 
@@ -404,12 +414,13 @@ def test_structural_faults_are_found(nodes: Any, issues: list[tuple[str, str]], 
 
 @pytest.mark.parametrize(
     "values",
-    [[1, 0], ["a", "b"], ["9", 0, 1], ["9", True], ["9", 0.5], [["9", 0]]],
+    [[9, 0], ["a", "b"], ["9", 0, 1], ["9", True], ["9", 0.5], [["9", 0]]],
     ids=["numbers", "texts", "three", "bool", "float", "nested"],
 )
 def test_lists_that_are_no_links(values: list[object]) -> None:
-    """Only a list of a text and a whole number is a link."""
-    assert graph_of(values).check() == []
+    """Only a list of a text and a whole number is a link; ComfyUI refuses any other list, so it is a warning."""
+    assert found(graph_of(values)) == [("warning", "1.a")]
+    assert found(graph_of({"within": values})) == []
 
 
 @pytest.mark.parametrize("class_type", ["PreviewImage", "VHS_VideoCombine", "ShowText|pysssss", "SaveImageWebsocket"])
@@ -503,13 +514,13 @@ def test_bind_fills_in_defaults_in_order() -> None:
         (12, "12"),
         (Number.SEVEN, "7"),
         (2**64, "18446744073709551616"),
-        (7.0, "7.0"),
+        (7.0, "7"),
         (0.1, "0.1"),
         (fractions.Fraction(1, 4), "0.25"),
     ],
 )
 def test_text_values_are_written_out(value: object, text: str) -> None:
-    """A text parameter takes texts, numbers and booleans, and sends what JSON would."""
+    """A text parameter takes texts, numbers and booleans, and sends them as ComfyUI reads them."""
     ((_, sent),) = graph_of("$text(x)").bind({"x": value}).fields
     assert sent == text
     assert type(sent) is str
