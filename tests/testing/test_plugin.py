@@ -1,14 +1,18 @@
 """The pytest plugin, run in a pytest of its own."""
 
+import json
+import textwrap
+
 import pytest
+
+from comfycontrol_async.testing import pytest_plugin
 
 pytest_plugins = ["pytester"]
 
 USES_SERVER = """
     import pytest
 
-    {mark}
-    async def test_default(comfycontrol_server):
+    def test_default(comfycontrol_server):
         assert comfycontrol_server.speed == 20.0
         assert comfycontrol_server.url.startswith("http://127.0.0.1:")
 
@@ -21,9 +25,24 @@ USES_SERVER = """
     class TestNearer:
         {mark}
         @pytest.mark.comfycontrol(limit=5)
-        async def test_nearer(self, comfycontrol_server):
+        async def test_nearer(self, comfycontrol_server, comfycontrol):
             assert (comfycontrol_server.limit, comfycontrol_server.speed) == (5, 10.0)
+            assert (await comfycontrol.user.get()).id == comfycontrol_server.user["id"]
 """
+USES_CLIENT = """
+    import pytest
+
+    @pytest.mark.asyncio(loop_scope="{scope}")
+    @pytest.mark.parametrize("turn", [1, 2])
+    async def test_client(comfycontrol, comfycontrol_server, turn):
+        assert (await comfycontrol.user.get()).id == comfycontrol_server.user["id"]
+        snapshot = comfycontrol.limiter.snapshot()
+        assert (snapshot.limit, snapshot.period) == (comfycontrol_server.limit, comfycontrol_server.period)
+"""
+GRAPH = {
+    "1": {"class_type": "EmptyImage", "inputs": {"width": 8, "height": 8, "color": "$text(prompt, 255)"}},
+    "3": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "poster"}},
+}
 
 
 def run(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, *options: str) -> pytest.RunResult:
@@ -41,23 +60,72 @@ def test_server_fixture(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPat
     run(pytester, monkeypatch, "-p", "pytest_asyncio.plugin").assert_outcomes(passed=3)
 
 
-def test_client_fixture(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The client fixture talks to the server fixture, with a limiter for the scaled limit."""
-    pytester.makeini("[pytest]\nasyncio_mode = auto\nasyncio_default_fixture_loop_scope = function\n")
+@pytest.mark.parametrize("scope", ["function", "class", "module", "session"])
+def test_loop_scopes(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, scope: str) -> None:
+    """The client works on a loop of every scope, with a limiter for the scaled limit, and leaves no warning."""
+    pytester.makeini("[pytest]\nasyncio_default_fixture_loop_scope = function\n")
+    pytester.makepyfile(USES_CLIENT.format(scope=scope))
+    run(pytester, monkeypatch, "-p", "pytest_asyncio.plugin").assert_outcomes(passed=2)
+
+
+def test_anyio(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The client works in tests that anyio runs."""
+    pytest.importorskip("anyio")
     pytester.makepyfile("""
+        import pytest
+
+        @pytest.fixture
+        def anyio_backend():
+            return "asyncio"
+
+        @pytest.mark.anyio
         async def test_client(comfycontrol, comfycontrol_server):
             assert (await comfycontrol.user.get()).id == comfycontrol_server.user["id"]
-            snapshot = comfycontrol.limiter.snapshot()
-            assert (snapshot.limit, snapshot.period) == (comfycontrol_server.limit, comfycontrol_server.period)
     """)
-    run(pytester, monkeypatch, "-p", "pytest_asyncio.plugin").assert_outcomes(passed=1)
+    run(pytester, monkeypatch, "-p", "anyio.pytest_plugin").assert_outcomes(passed=1)
 
 
-def test_without_pytest_asyncio(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without pytest-asyncio the plugin loads, and tests that need its fixtures are skipped with the reason."""
-    pytester.makepyfile(hide="import sys\nsys.modules['pytest_asyncio'] = None\n")
-    pytester.syspathinsert()
-    pytester.makepyfile("def test_server(comfycontrol_server): pass\ndef test_client(comfycontrol): pass\n")
-    result = run(pytester, monkeypatch, "-p", "hide", "-rs")
-    result.assert_outcomes(skipped=2)
-    result.stdout.fnmatch_lines(["*the fixtures of comfycontrol_async need pytest-asyncio*"])
+def test_synchronous_test(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A synchronous test may run a loop after the other with one client, beside several servers."""
+    pytester.makepyfile("""
+        import asyncio
+
+        def test_loops(comfycontrol, comfycontrol_server, comfycontrol_server_factory):
+            async def name():
+                return (await comfycontrol.user.get()).name
+
+            assert asyncio.run(name()) == asyncio.run(name())
+            assert len(comfycontrol_server.requests) == 2
+            other = comfycontrol_server_factory(limit=3)
+            assert (other.limit, other.requests) == (3, [])
+    """)
+    run(pytester, monkeypatch).assert_outcomes(passed=1)
+
+
+def test_workers(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each worker of pytest-xdist has its own server."""
+    pytester.makeini("[pytest]\nasyncio_default_fixture_loop_scope = function\n")
+    pytester.makepyfile(USES_CLIENT.format(scope="function"))
+    result = run(pytester, monkeypatch, "-p", "pytest_asyncio.plugin", "-p", "xdist.plugin", "-n", "2")
+    result.assert_outcomes(passed=2)
+
+
+def test_no_plugin_for_async_tests(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a plugin that runs async tests they fail, with a sentence that says what to do, and others pass."""
+    pytester.makepyfile("async def test_async(comfycontrol): pass\ndef test_sync(comfycontrol_server): pass\n")
+    result = run(pytester, monkeypatch)
+    result.assert_outcomes(failed=1, passed=1)
+    result.stdout.fnmatch_lines(["*no plugin runs this async test: install comfycontrol-async?testing?*"])
+
+
+def test_recipe(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tests in the plugin's docstring do what it says, in a second."""
+    recipe = (pytest_plugin.__doc__ or "").split("\n\n")
+    tests = [block for block in recipe if block.startswith("    @pytest")]
+    assert len(tests) == 2
+    imports = "import pytest\nfrom comfycontrol_async import WorkflowFailedError\n"
+    imports += "from comfycontrol_async.testing import Failure\n\n"
+    pytester.makepyfile(imports + "\n\n".join(textwrap.dedent(test) for test in tests))
+    (pytester.path / "poster.json").write_text(json.dumps(GRAPH))
+    pytester.makeini("[pytest]\nasyncio_mode = auto\nasyncio_default_fixture_loop_scope = function\n")
+    run(pytester, monkeypatch, "-p", "pytest_asyncio.plugin").assert_outcomes(passed=2)

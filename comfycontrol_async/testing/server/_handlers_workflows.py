@@ -6,7 +6,7 @@ from typing import Any
 
 from comfycontrol_async.testing.server._call import Call
 from comfycontrol_async.testing.server._graph import bad_file_names, find_placeholders, graph_fault
-from comfycontrol_async.testing.server._life import OUTCOMES, Life, plan_life, plan_waiting
+from comfycontrol_async.testing.server._life import OUTCOMES, Failure, Life, plan_life, plan_waiting
 from comfycontrol_async.testing.server._records import Answer, ApiError, CutError, Stream, json_answer
 from comfycontrol_async.testing.server._serializers import full, outputs, summary, update
 from comfycontrol_async.testing.server._state import State
@@ -18,7 +18,14 @@ from comfycontrol_async.testing.server._validation import (
     check_text,
     parse_object,
 )
-from comfycontrol_async.testing.server._workflows import StoredFile, WorkflowRecord, make_id, pair_up, safe_name
+from comfycontrol_async.testing.server._workflows import (
+    StoredFile,
+    WorkflowRecord,
+    failure_of,
+    make_id,
+    pair_up,
+    safe_name,
+)
 
 _LISTED = ("completed", "running", "queued", "failed", "cancelled")
 _ENDS = ("completed", "failed", "cancelled")  # `invalid` is not in the documentation's list of what ends a stream
@@ -132,7 +139,8 @@ def _start(
     state, now = call.state, call.now
     index = state.workflows.next_index()
     runner_id, managed_runner_id = state.choose_runner(tags)
-    bad_names = bad_file_names(graph)
+    ending = _ending(state.outcome(index), graph)
+    failure = ending if isinstance(ending, Failure) else None
     record = WorkflowRecord(
         id=make_id(state.rng),
         index=index,
@@ -146,23 +154,31 @@ def _start(
         runner_id=runner_id,
         managed_runner_id=managed_runner_id,
         prompt_id=make_id(state.rng),
-        life=_plan(call, index, graph, now, has_runner=bool(runner_id or managed_runner_id)),
+        life=_plan(call, index, ending, now, has_runner=bool(runner_id or managed_runner_id)),
         time=state.time,
         seed=state.rng.getrandbits(64),
-        fault=f"file name {bad_names[0]!r} is not allowed" if bad_names else None,
+        failure=failure,
     )
     state.workflows.add(record)
     return json_answer(summary(record, now), 201)
 
 
-def _plan(call: Call, index: int, graph: dict[str, Any], now: float, *, has_runner: bool) -> Life:
-    outcome = call.state.outcome(index)
-    if outcome not in OUTCOMES:
-        raise ValueError(f"outcome must give one of {', '.join(OUTCOMES)}, not {outcome!r}")
+def _ending(outcome: str | Failure, graph: dict[str, Any]) -> str | Failure:
+    """Return how a workflow ends: as it was asked for, unless its graph cannot run."""
+    if not isinstance(outcome, Failure) and outcome not in OUTCOMES:
+        raise ValueError(f"outcome must return a Failure or one of {', '.join(OUTCOMES)}, not {outcome!r}")
     if graph_fault(graph) is not None:
-        outcome = "invalid"
-    elif bad_file_names(graph):
-        outcome = "failed"
-    elif not has_runner:
+        return "invalid"
+    bad_names = bad_file_names(graph)
+    if not bad_names and outcome != "failed":
+        return outcome
+    if bad_names:
+        return failure_of(graph, "ValueError", f"file name {bad_names[0]!r} is not allowed")
+    return failure_of(graph)
+
+
+def _plan(call: Call, index: int, ending: str | Failure, now: float, *, has_runner: bool) -> Life:
+    outcome = "failed" if isinstance(ending, Failure) else ending
+    if not has_runner and outcome != "invalid":
         return plan_waiting(now)
     return plan_life(now, call.state.options.delays, call.state.options.run_time(index), outcome)

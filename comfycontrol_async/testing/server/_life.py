@@ -15,6 +15,16 @@ STATUSES = ("accepted", "uploaded", "queued", "running", *OUTCOMES)
 _START_OF_QUEUE = 3
 
 
+@attrs.frozen
+class Failure:
+    """Why a workflow failed, as ComfyUI tells it; each text may be None where it is not known."""
+
+    node_id: str | None = None
+    node_type: str | None = None
+    exception_type: str | None = None
+    exception_message: str | None = None
+
+
 @attrs.frozen(kw_only=True)
 class Life:
     """When a workflow enters each state, and how it ends."""

@@ -9,6 +9,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 import attrs
 
 from comfycontrol_async.testing.server._edge import REFUSALS, make_edge
+from comfycontrol_async.testing.server._life import Failure
 
 TIERS = ("free", "pro", "plus", "enterprise")
 
@@ -131,8 +132,8 @@ class ServerOptions:
     duration: Callable[[int], float] | float = attrs.field(default=2.0, validator=_number_or_function)
     """Time it runs, or a function of its 0-based creation index."""
 
-    outcome: Callable[[int], str] | None = attrs.field(default=None, validator=_optional(_function))
-    """A function of that index that returns "completed", "failed", "cancelled" or "invalid"; None completes all."""
+    outcome: Callable[[int], str | Failure] | None = attrs.field(default=None, validator=_optional(_function))
+    """A function of that index: "completed", "failed" or a `Failure`, "cancelled", "invalid"; None completes all."""
 
     cancel_delay: float = attrs.field(default=0.0, validator=_at_least(0))
     """How long a cancelled workflow goes on."""

@@ -1,13 +1,14 @@
 """The plain values that pass between ports and handlers."""
 
 import json
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Iterator, Mapping
 from http.client import responses
-from typing import Any
+from typing import Any, TypeVar
 
 import attrs
 
 JSON = "application/json"
+_V = TypeVar("_V")
 
 
 @attrs.frozen
@@ -93,3 +94,22 @@ class LeakedCredential:
     path: str
     place: str
     value: str = attrs.field(repr=False)
+
+
+class LiveView(Mapping[str, _V]):
+    """Shows a dict as it is at every look, read-only; another thread may change it during a walk."""
+
+    def __init__(self, data: dict[str, _V]) -> None:
+        self._data = data
+
+    def __getitem__(self, key: str) -> _V:
+        return self._data[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(list(self._data))
+
+    def __len__(self) -> int:
+        return len(self._data)
+
+    def __repr__(self) -> str:
+        return repr(self._data)

@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from comfycontrol_async.testing.server._graph import output_nodes
+import attrs
+
+from comfycontrol_async.testing.server._life import Failure
 from comfycontrol_async.testing.server._signing import UrlSigner
 from comfycontrol_async.testing.server._workflows import WorkflowRecord
-
-_EXCEPTION = ("RuntimeError", "the test server was told to let this workflow fail")
 
 
 def summary(record: WorkflowRecord, now: float) -> dict[str, Any]:
@@ -27,7 +27,7 @@ def summary(record: WorkflowRecord, now: float) -> dict[str, Any]:
 def full(record: WorkflowRecord, now: float, user_id: str) -> dict[str, Any]:
     """Return the long form."""
     place = record.life.queue_number(now)
-    cause = _cause(record, now) or {}
+    failure = _failure(record, now) or Failure()
     return {
         **summary(record, now),
         "user_id": user_id,
@@ -37,9 +37,9 @@ def full(record: WorkflowRecord, now: float, user_id: str) -> dict[str, Any]:
         "workflow_params": [list(pair) for pair in record.params],
         "prompt_id": None if place is None else record.prompt_id,
         "queue_number": place,
-        "error_node": cause.get("node"),
-        "exception_type": cause.get("exception_type"),
-        "exception_message": cause.get("exception_message"),
+        "error_node": failure.node_id,
+        "exception_type": failure.exception_type,
+        "exception_message": failure.exception_message,
     }
 
 
@@ -47,13 +47,13 @@ def update(record: WorkflowRecord, now: float, signer: UrlSigner) -> dict[str, A
     """Return one event of the stream."""
     life, text = record.life, record.time.text
     started, completed = life.started_at(now), life.completed_at(now)
-    cause = _cause(record, now)
+    failure = _failure(record, now)
     return {
         "status": life.status(now),
         "prompt": None if started is None else {"prompt_id": record.prompt_id},
         "queue_number": None if completed is not None else life.queue_number(now),
         "outputs": outputs(record, signer) if life.status(now) == "completed" else [],
-        "cause": cause and {key: value for key, value in cause.items() if key != "node"},
+        "cause": failure and attrs.asdict(failure, filter=attrs.filters.exclude("node_id")),
         "started_at": text(started),
         "completed_at": text(completed),
     }
@@ -71,12 +71,5 @@ def outputs(record: WorkflowRecord, signer: UrlSigner) -> list[dict[str, Any]]:
     ]
 
 
-def _cause(record: WorkflowRecord, now: float) -> dict[str, str] | None:
-    """Return what the failure of a workflow was, as the stream shows it, and the node."""
-    if record.life.status(now) != "failed":
-        return None
-    nodes: list[tuple[str, Any]] = list(output_nodes(record.graph)) or list(record.graph.items()) or [("", {})]
-    node_id, node = nodes[0]
-    kind, message = ("ValueError", record.fault) if record.fault else _EXCEPTION
-    node_type = node.get("class_type", "") if isinstance(node, dict) else ""
-    return {"node": node_id, "node_type": node_type, "exception_type": kind, "exception_message": message}
+def _failure(record: WorkflowRecord, now: float) -> Failure | None:
+    return record.failure if record.life.status(now) == "failed" else None

@@ -1,9 +1,10 @@
 """LocalServer: the whole ComfyControl service on two ports of this machine."""
 
+import functools
 import secrets
 from collections.abc import Callable, Mapping, Sequence
-from types import MappingProxyType, TracebackType
-from typing import Any, Self
+from types import TracebackType
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 import attrs
 
@@ -11,19 +12,40 @@ from comfycontrol_async._clock import SYSTEM_CLOCK
 from comfycontrol_async.testing.server._api import ApiPort
 from comfycontrol_async.testing.server._edge import make_edge, most_in_window
 from comfycontrol_async.testing.server._faults import Fault, Faults, failing_answer
-from comfycontrol_async.testing.server._life import OUTCOMES
+from comfycontrol_async.testing.server._life import OUTCOMES, Failure
 from comfycontrol_async.testing.server._options import ServerOptions, takes_options
 from comfycontrol_async.testing.server._ports import HttpPort
-from comfycontrol_async.testing.server._records import LeakedCredential, RequestRecord
+from comfycontrol_async.testing.server._records import LeakedCredential, LiveView, RequestRecord
 from comfycontrol_async.testing.server._signing import UrlSigner
 from comfycontrol_async.testing.server._state import State, always_completed
 from comfycontrol_async.testing.server._storage import StoragePort
+from comfycontrol_async.testing.server._thread import LoopThread
 from comfycontrol_async.testing.server._time import ServerTime
-from comfycontrol_async.testing.server._workflows import WorkflowRecord
+from comfycontrol_async.testing.server._workflows import WorkflowRecord, failure_of
+
+_T = TypeVar("_T")
+_P = ParamSpec("_P")
+
+
+def _from_any_thread(
+    method: "Callable[Concatenate[LocalServer, _P], _T]",
+) -> "Callable[Concatenate[LocalServer, _P], _T]":
+    """Run a method in the server's own thread, if it has one, whichever thread calls it."""
+
+    @functools.wraps(method)
+    def call(self: "LocalServer", /, *args: _P.args, **options: _P.kwargs) -> _T:
+        run = functools.partial(method, self, *args, **options)
+        return run() if self._thread is None else self._thread.call(run)
+
+    return call
 
 
 class LocalServer:
-    """A ComfyControl service for tests: `async with LocalServer() as server`.
+    """A ComfyControl service for tests: `async with LocalServer() as server`, or without `async`.
+
+    `async with` serves on the running event loop. `with` serves in a thread of its own: for synchronous tests, for
+    clients on any event loop, and for code that blocks its loop. Then everything here may be called from any thread,
+    but `start` and `stop`, which are what `async with` calls.
 
     It serves all endpoints over real HTTP, counts arrivals as the service's edge does, moves workflows through their
     states and makes PNG outputs. One server second lasts 1/`speed` real seconds; every time below is in server
@@ -45,10 +67,19 @@ class LocalServer:
         self._storage = StoragePort(self._state)
         self._ports = (HttpPort(self._api.handle, options.keepalive), HttpPort(self._storage.handle, options.keepalive))
         self._bound = (options.port, options.storage_port)
+        self._thread: LoopThread | None = None
+        self._running = False
         self.script(options.outcome)
 
     async def start(self) -> None:
-        """Listen on both ports; after `stop`, on the same ones with everything remembered."""
+        """Listen on both ports; after `stop`, on the same ones with everything remembered.
+
+        Raises:
+            RuntimeError: it runs already.
+            OSError: a port that was asked for is taken.
+        """
+        if self._running:
+            raise RuntimeError(f"{self!r} runs already")
         self._time.begin()
         self._state.seed()
         api, storage = self._ports
@@ -60,9 +91,11 @@ class LocalServer:
             await api.stop()
             raise
         self._signer.base = self.storage_url
+        self._running = True
 
     async def stop(self) -> None:
         """End all streams and close all connections; harmless when stopped."""
+        self._running = False
         self._time.end_sleeps()
         for port in self._ports:
             await port.stop()
@@ -77,6 +110,30 @@ class LocalServer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.stop()
+
+    def __enter__(self) -> Self:
+        if self._running:
+            raise RuntimeError(f"{self!r} runs already")
+        thread = LoopThread()
+        thread.start()
+        try:
+            thread.run(self.start())
+        except BaseException:
+            thread.stop()
+            raise
+        self._thread = thread
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        thread, self._thread = self._thread, None
+        if thread is None:
+            return
+        try:
+            thread.run(self.stop())
+        finally:
+            thread.stop()
 
     def __repr__(self) -> str:
         return f"<LocalServer {self.url} limit={self.limit} period={self._options.period:g} speed={self.speed:g}>"
@@ -123,7 +180,7 @@ class LocalServer:
 
     @property
     def requests(self) -> Sequence[RequestRecord]:
-        """Every request that arrived at the API, in order; refused, dropped and failed ones too."""
+        """Every request that arrived at the API until now, in order; refused, dropped and failed ones too."""
         return self._api.requests
 
     @property
@@ -139,7 +196,7 @@ class LocalServer:
     @property
     def max_in_window(self) -> int:
         """The most arrivals, consumed and refused ones too, in any window [t, t + period)."""
-        return most_in_window(self._api.arrivals, self._options.period)
+        return most_in_window(list(self._api.arrivals), self._options.period)
 
     @property
     def refused(self) -> int:
@@ -159,59 +216,70 @@ class LocalServer:
     @property
     def user(self) -> Mapping[str, Any]:
         """The user, as the API shows him."""
-        return MappingProxyType(self._state.user)
+        return LiveView(self._state.user)
 
     @property
     def runners(self) -> Mapping[str, Mapping[str, Any]]:
         """The self-hosted runners by id, as the API shows them."""
-        return MappingProxyType(self._state.runners)
+        return LiveView(self._state.runners)
 
     @property
     def managed_runners(self) -> Mapping[str, Mapping[str, Any]]:
         """The managed runners by id, as the API shows them."""
-        return MappingProxyType(self._state.managed_runners)
+        return LiveView(self._state.managed_runners)
 
     @property
     def templates(self) -> Mapping[str, Mapping[str, Any]]:
         """The templates by id, as the API shows them."""
-        return MappingProxyType(self._state.templates)
+        return LiveView(self._state.templates)
 
     @property
     def workflows(self) -> Mapping[str, WorkflowRecord]:
         """The workflows by id, oldest first."""
-        return MappingProxyType(self._state.workflows.by_id)
+        return LiveView(self._state.workflows.by_id)
 
+    @_from_any_thread
     def consume(self, n: int = 1) -> None:
         """Use up `n` of the budget now, as another client behind the same address would."""
         for _ in range(n):
             self._api.arrive()
 
+    @_from_any_thread
     def expire_token(self) -> None:
         """Answer 401 to the token from now on."""
         self._api.expired = True
 
-    def script(self, outcome: Callable[[int], str] | None) -> None:
+    @_from_any_thread
+    def script(self, outcome: Callable[[int], str | Failure] | None) -> None:
         """Decide how workflows created from now on end, by creation index; None lets all complete."""
         attrs.evolve(self._options, outcome=outcome)  # checks it
         self._state.outcome = outcome or always_completed
 
-    def finish(self, id: str, status: str = "completed") -> None:
-        """End a workflow now."""
+    @_from_any_thread
+    def finish(self, id: str, status: str | Failure = "completed") -> None:
+        """End a workflow now; a `Failure` says how it failed."""
+        failure = status if isinstance(status, Failure) else None
+        status = "failed" if isinstance(status, Failure) else status
         if status not in OUTCOMES:
-            raise ValueError(f"status must be one of {', '.join(OUTCOMES)}, not {status!r}")
+            raise ValueError(f"status must be one of {', '.join(OUTCOMES)} or a Failure, not {status!r}")
         record = self._state.workflows.by_id[id]
         if record.status in OUTCOMES:
             raise ValueError(f"workflow {id} has ended already: {record.status}")
+        if status == "failed":
+            record.failure = failure or failure_of(record.graph)
         record.life = record.life.end(self.now, status)
 
+    @_from_any_thread
     def forget(self, id: str) -> None:
         """Make a workflow unknown, as if it had been deleted."""
         del self._state.workflows.by_id[id]
 
+    @_from_any_thread
     def expire_urls(self) -> None:
         """Make every signed URL given so far answer 403."""
         self._signer.expire_all()
 
+    @_from_any_thread
     def fail_next(
         self,
         method: str,
@@ -239,30 +307,37 @@ class LocalServer:
         answer = failing_answer(status, body, headers, content_type)
         self._faults.add(Fault(method, path, times, answer=answer, effect=effect))
 
+    @_from_any_thread
     def drop_next(self, method: str, path: str, *, after: bool = False, times: int = 1) -> None:
         """Close the connection of the next matching requests unanswered, before or after carrying them out."""
         self._faults.add(Fault(method, path, times, drop=True, effect=after))
 
+    @_from_any_thread
     def delay_next(self, method: str, path: str, seconds: float, times: int = 1) -> None:
         """Answer the next matching requests late, by server seconds; they are carried out at once."""
         self._faults.add(Fault(method, path, times, delay=seconds))
 
+    @_from_any_thread
     def truncate_next(self, method: str, path: str, times: int = 1) -> None:
         """Break off the answers to the next matching requests: less body than promised, then a closed connection."""
         self._faults.add(Fault(method, path, times, truncate=True))
 
+    @_from_any_thread
     def cut_download_next(self, *, after: int, times: int = 1) -> None:
         """Break off the next downloads after so many bytes."""
         self._storage.cut_next(after, times)
 
+    @_from_any_thread
     def fail_download_next(self, *, status: int, times: int = 1) -> None:
         """Answer the next downloads with `status`."""
         self._storage.fail_next(status, times)
 
+    @_from_any_thread
     def close_idle(self) -> int:
         """Close the idle kept-alive connections of both ports, and return how many there were."""
         return sum(port.close_idle() for port in self._ports)
 
+    @_from_any_thread
     def cut_streams(self) -> int:
         """Close the connections of all open streams of updates, and return how many there were."""
         streams = list(self._api.streams)

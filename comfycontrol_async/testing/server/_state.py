@@ -4,6 +4,7 @@ import random
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
+from comfycontrol_async.testing.server._life import Failure
 from comfycontrol_async.testing.server._options import ServerOptions
 from comfycontrol_async.testing.server._records import ApiError
 from comfycontrol_async.testing.server._signing import UrlSigner
@@ -27,7 +28,7 @@ class State:
         self.managed_runners: dict[str, Json] = {}
         self.templates: dict[str, Json] = {}
         self.workflows = WorkflowStore(time, options.list_lag)
-        self.outcome: Callable[[int], str] = always_completed
+        self.outcome: Callable[[int], str | Failure] = always_completed
 
     def seed(self) -> None:
         """Fill in what a new account has; harmless when done before."""

@@ -11,7 +11,7 @@ import attrs
 
 from comfycontrol_async.testing._png import write_png
 from comfycontrol_async.testing.server._graph import Placeholder, find_placeholders, output_nodes, substitute
-from comfycontrol_async.testing.server._life import Life
+from comfycontrol_async.testing.server._life import Failure, Life
 from comfycontrol_async.testing.server._time import ServerTime
 
 _LARGEST = 256
@@ -61,7 +61,7 @@ class WorkflowRecord:
     life: Life
     time: ServerTime = attrs.field(repr=False)
     seed: int = attrs.field(repr=False)
-    fault: str | None = None
+    failure: Failure | None = None
     _prompt: dict[str, Any] | None = attrs.field(default=None, init=False, repr=False)
     _outputs: list[OutputFile] | None = attrs.field(default=None, init=False, repr=False)
     _images: dict[str, bytes] = attrs.field(factory=dict, init=False, repr=False)
@@ -166,6 +166,18 @@ def pair_up(graph: Any, values: Mapping[str, str], files: Mapping[str, StoredFil
         (item.token, files[item.name].stored_as if item.kind == "file" else values[item.field])
         for item in find_placeholders(graph)
     ]
+
+
+def failure_of(
+    graph: dict[str, Any],
+    exception_type: str = "RuntimeError",
+    message: str = "the test server was told to let this workflow fail",
+) -> Failure:
+    """Return a failure of the first output node, or of the first node."""
+    nodes: list[tuple[str, Any]] = [*output_nodes(graph), *graph.items(), ("", None)]
+    node_id, node = nodes[0]
+    node_type = node.get("class_type") if isinstance(node, dict) else None
+    return Failure(node_id or None, node_type, exception_type, message)
 
 
 def safe_name(text: str) -> str:
