@@ -1,4 +1,4 @@
-"""An asyncio client for ComfyControl with a rate limiter that the server cannot fault.
+"""An asyncio client for ComfyControl with a rate limiter that never exceeds the server's limit.
 
 async with ComfyControl() as comfy:
     run = await comfy.run("workflow.json", params={"prompt": "a cat"}, timeout=600)
@@ -9,6 +9,7 @@ from comfycontrol_async._client import ComfyControl
 from comfycontrol_async._http._config import Timeouts, WatchPolicy
 from comfycontrol_async._http._paginate import Pager
 from comfycontrol_async._http._retry import RetryPolicy
+from comfycontrol_async._settings import __version__
 from comfycontrol_async.batch._options import BatchPlan, MapProgress, MapResult
 from comfycontrol_async.errors import (
     APIError,
@@ -136,5 +137,3 @@ __all__ = [
     "WorkflowUpdate",
     "__version__",
 ]
-
-__version__ = "0.1.0"

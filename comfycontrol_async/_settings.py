@@ -1,9 +1,12 @@
-"""Settings: the environment's names, and how numbers and durations are checked, for every room."""
+"""Settings: our version, the environment's names, and how numbers and durations are checked, for every room."""
 
 import math
 from typing import Any, TypeVar
 
 from comfycontrol_async.errors import ConfigurationError, InvalidArgumentError
+
+# The build reads it from here too.
+__version__ = "0.1.0"
 
 TOKEN_VARIABLE = "COMFYCONTROL_API_TOKEN"
 BASE_URL_VARIABLE = "COMFYCONTROL_BASE_URL"

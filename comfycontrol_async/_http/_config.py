@@ -9,7 +9,14 @@ import attrs
 from yarl import URL
 
 from comfycontrol_async._http._urls import read_url
-from comfycontrol_async._settings import BASE_URL_VARIABLE, TOKEN_VARIABLE, check_count, check_kind, check_seconds
+from comfycontrol_async._settings import (
+    BASE_URL_VARIABLE,
+    TOKEN_VARIABLE,
+    __version__,
+    check_count,
+    check_kind,
+    check_seconds,
+)
 from comfycontrol_async.errors import ConfigurationError
 
 log = logging.getLogger("comfycontrol_async")
@@ -168,13 +175,7 @@ def read_base_url(base_url: str | None, environment: Mapping[str, str]) -> URL:
 
 def name_user_agent(prefix: str | None = None) -> str:
     """Return the User-Agent: our name and version, behind the caller's own words."""
-    # A slow import, for one word that is needed when a client is made.
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        own = f"comfycontrol-async/{version('comfycontrol-async')}"
-    except PackageNotFoundError:
-        own = "comfycontrol-async"
+    own = f"comfycontrol-async/{__version__}"
     if not prefix:
         return own
     if not isinstance(prefix, str) or not prefix.isprintable():

@@ -2,12 +2,12 @@
 
 import math
 from enum import StrEnum
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from comfycontrol_async import __version__
 from comfycontrol_async.cli._execute import execute, log_to_stderr
 
 app = typer.Typer(
@@ -36,11 +36,7 @@ def _finite(value: float | None) -> float | None:
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        try:
-            number = version("comfycontrol-async")
-        except PackageNotFoundError:  # run from a source tree that is not installed
-            number = "(not installed)"
-        typer.echo(f"comfycontrol {number}")
+        typer.echo(f"comfycontrol {__version__}")
         raise typer.Exit
 
 

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from comfycontrol_async import __version__
 from comfycontrol_async.testing import LocalServer
 from support.command_line import call, errors
 
@@ -83,4 +84,4 @@ async def test_version() -> None:
     """The version is one line."""
     result = await call(None, "--version")
     assert result.exit_code == 0
-    assert result.stdout.startswith("comfycontrol ")
+    assert result.stdout == f"comfycontrol {__version__}\n"

@@ -3,12 +3,12 @@
 import logging
 import math
 from collections.abc import Callable
-from importlib.metadata import PackageNotFoundError
 from itertools import product
 from typing import Any
 
 import pytest
 
+import comfycontrol_async
 from comfycontrol_async import ConfigurationError, Timeouts, WatchPolicy
 from comfycontrol_async._http._config import (
     check_wait,
@@ -134,21 +134,11 @@ def test_base_url_refused(value: Any) -> None:
 # User-Agent
 
 
-def test_user_agent(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_user_agent() -> None:
     """The User-Agent is our name and version, behind the caller's own words."""
-    monkeypatch.setattr("importlib.metadata.version", lambda name: {"comfycontrol-async": "9.8.7"}[name])
-    assert name_user_agent() == name_user_agent("") == "comfycontrol-async/9.8.7"
-    assert name_user_agent("my-app/1.0 (ünï)") == "my-app/1.0 (ünï) comfycontrol-async/9.8.7"
-
-
-def test_user_agent_without_an_installation(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run from its sources, the package has no version to tell."""
-
-    def absent(name: str) -> str:
-        raise PackageNotFoundError(name)
-
-    monkeypatch.setattr("importlib.metadata.version", absent)
-    assert name_user_agent() == "comfycontrol-async"
+    own = f"comfycontrol-async/{comfycontrol_async.__version__}"
+    assert name_user_agent() == name_user_agent("") == own
+    assert name_user_agent("my-app/1.0 (ünï)") == f"my-app/1.0 (ünï) {own}"
 
 
 @pytest.mark.parametrize("prefix", ["two\nlines", "a\r\nX-Header: b", "nul\x00", 5, b"bytes"], ids=repr)

@@ -1,6 +1,7 @@
 """How the tests of the command line run it: in this process, or in one of its own."""
 
 import asyncio
+import inspect
 import json
 import os
 import sys
@@ -19,6 +20,8 @@ WORKFLOWS = ROOT / "tests" / "data" / "workflows"
 TXT2IMG = str(WORKFLOWS / "sd01_txt2img.template.json")
 BLEND = str(WORKFLOWS / "mf03_load_blend.template.json")
 UI_FORMAT = str(WORKFLOWS / "ui_format_export.json")
+# Before click 8.2 the two streams were one unless asked for.
+APART: Any = {"mix_stderr": False} if "mix_stderr" in inspect.signature(CliRunner).parameters else {}
 
 
 def environment(server: LocalServer | None = None) -> dict[str, str | None]:
@@ -31,7 +34,7 @@ def environment(server: LocalServer | None = None) -> dict[str, str | None]:
 
 async def call(server: LocalServer | None, *args: str) -> Result:
     """Run a command in a thread of this process, since the server has this one's loop."""
-    runner = CliRunner()
+    runner = CliRunner(**APART)
     return await asyncio.to_thread(runner.invoke, app, list(args), env=environment(server), prog_name="comfycontrol")
 
 
