@@ -1,13 +1,15 @@
 """Answers to JSON, or to the right error: status + headers + bytes in, a value or one of our errors out."""
 
 import json
+import math
 import re
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
 from comfycontrol_async._http._request import Response
-from comfycontrol_async._http._retry import Fate, parse_retry_after
+from comfycontrol_async._http._retry import Fate, parse_date, parse_digits, parse_retry_after
+from comfycontrol_async._settings import is_number
 from comfycontrol_async.errors import APIError, ResponseFormatError, _error_class
 
 _loads: Callable[[bytes], Any]
@@ -47,14 +49,15 @@ def error_of(response: Response, method: str, path: str, now: datetime) -> APIEr
     """Make the error of an answer that is no success.
 
     The body may be the API's envelope, an HTML page of the edge, or a problem document (RFC 9457) with Cloudflare's
-    `ray_id` and `retry_after`.
+    `ray_id` and `retry_after`. `now` stands in for the Date of an answer that has none.
     """
     status, headers = response.status, response.headers
     document = _document(response.body)
     request_id = headers.get("cf-ray") or _text(document, "ray_id")
-    asked = parse_retry_after(headers.get("Retry-After"), now)
+    dated = parse_date(headers.get("Date", ""))
+    asked = parse_retry_after(headers.get("Retry-After"), dated or now)
     if asked is None and status in (429, 503):
-        asked = parse_retry_after(_text(document, "retry_after"), now)
+        asked = _seconds(document.get("retry_after"))
     return _error_class(status)(
         status, _message(status, headers, response.body, document), method, path, request_id, asked
     )
@@ -66,6 +69,14 @@ def _document(body: bytes) -> Mapping[str, Any]:
     except (ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}
+
+
+def _seconds(value: object) -> float | None:
+    """Return a number of seconds that a document gives, as a number or as digits."""
+    if isinstance(value, str):
+        return parse_digits(value)
+    finite = is_number(value) and isinstance(value, (int, float)) and value < math.inf
+    return max(0.0, float(value)) if finite else None  # type: ignore[arg-type] # a number, as was asked
 
 
 def _text(document: Mapping[str, Any], key: str) -> str | None:

@@ -10,7 +10,6 @@ A 429 was certainly not processed, so it is safe to send anything again; the gat
 attempt. Backoff is exponential with full jitter; a server's Retry-After (RFC 9110, 10.2.3) is a lower bound.
 """
 
-import math
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from enum import Enum
@@ -20,6 +19,8 @@ import attrs
 from comfycontrol_async._http._request import Repeat
 from comfycontrol_async._settings import check_count, check_seconds
 from comfycontrol_async.errors import ConfigurationError
+
+_MOST_DIGITS = 12
 
 
 class Fate(Enum):
@@ -89,17 +90,26 @@ def retry_after(
 
 
 def parse_retry_after(value: str | None, now: datetime) -> float | None:
-    """Read a Retry-After header, seconds or a date (RFC 9110, 10.2.3); None when it says nothing usable."""
+    """Read a Retry-After header, digits or a date (RFC 9110, 10.2.3); None when it says nothing usable.
+
+    `now` is the answer's own Date, so that a clock that is wrong does not matter.
+    """
     if value is None:
         return None
-    try:
-        seconds = float(value)
-    except ValueError:
-        moment = parse_date(value)
-        if moment is None:
-            return None
-        seconds = (moment - now).total_seconds()
-    return max(0.0, seconds) if math.isfinite(seconds) else None
+    seconds = parse_digits(value)
+    if seconds is not None:
+        return seconds
+    moment = parse_date(value)
+    return None if moment is None else max(0.0, (moment - now).total_seconds())
+
+
+def parse_digits(value: str) -> float | None:
+    """Read a whole number of seconds; None when it is anything but digits, such as "1e300" or "1_0"."""
+    text = value.strip()
+    if not (text.isascii() and text.isdigit()):
+        return None
+    # Beyond a float's range it says no more than "very long".
+    return float(text) if len(text) < _MOST_DIGITS else float(10**_MOST_DIGITS)
 
 
 def parse_date(value: str) -> datetime | None:

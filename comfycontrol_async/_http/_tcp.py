@@ -1,0 +1,96 @@
+"""TCP's own word whether a request has arrived: how many bytes the other side has acknowledged (Linux, TCP_INFO).
+
+The kernel counts all bytes of a connection, TLS included. The request begins where everything written so far ends:
+the acknowledged bytes plus those that the socket still holds. It has arrived once the bytes up to the end of its
+headers are acknowledged. In numbers: 900 bytes acknowledged and 60 of the TLS handshake held make 960; headers of 300
+bytes have arrived when 1,260 are acknowledged.
+
+TLS wraps them in records of at most 16 KiB, and what is in a record is readable only when all of it is there. So with
+TLS either a whole record more must be acknowledged, or nothing that was written may be outstanding.
+"""
+
+import socket
+import struct
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+if sys.platform == "linux":
+    from fcntl import ioctl
+
+# Positions in Linux's `struct tcp_info` (linux/tcp.h): 8 bytes and 24 numbers of 4 bytes stand before two of 8 bytes
+# for pacing and `tcpi_bytes_acked`, which kernels have counted since 4.1.
+_BYTES_ACKED = struct.Struct("=Q")
+_AT = 120
+_SIZE = _AT + _BYTES_ACKED.size
+# The ioctl that returns how many bytes of a socket are written and not acknowledged (linux/sockios.h).
+_SIOCOUTQ = 0x5411
+# A TLS record with its frame (RFC 8446, 5.1 and 5.2).
+_RECORD = 16 * 1024 + 256 + 5
+
+Arrived = Callable[[], bool | None]
+
+
+class Wire(Protocol):
+    """What is asked of a transport: asyncio's and uvloop's have it."""
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        """Return the socket."""
+
+    def get_write_buffer_size(self) -> int:
+        """Return how many bytes are written and not with the kernel yet."""
+
+
+def watch_arrival(transport: Wire | None, headers: Callable[[], int]) -> Arrived | None:
+    """Return a function that says whether a request has arrived; to be called just before it is written.
+
+    Args:
+        transport: that of its connection, straight to the server: behind a proxy it is the proxy's word.
+        headers: how many bytes its headers have; asked late, for most requests are answered before.
+
+    Returns:
+        A function that returns True when the headers are acknowledged, False when they are not yet, None when the
+        connection cannot be asked any more. None in its place where it cannot be asked at all.
+    """
+    if sys.platform != "linux" or transport is None:
+        return None
+    sock = transport.get_extra_info("socket")
+    counted = None if sock is None else _count(sock)
+    if counted is None:
+        return None
+    start = sum(counted) + transport.get_write_buffer_size()
+    slack = 0 if transport.get_extra_info("ssl_object") is None else _RECORD
+
+    def arrived() -> bool | None:
+        now = _count(sock)
+        if now is None:
+            return None
+        return has_arrived(*now, end=start + headers(), slack=slack)
+
+    return arrived
+
+
+def has_arrived(acknowledged: int, held: int, *, end: int, slack: int) -> bool:
+    """Judge by the bytes of a connection that are acknowledged, and those that are written and not.
+
+    `end` is where the headers end before TLS; `slack` is what TLS may add until they can be read, 0 without TLS.
+    """
+    return acknowledged >= end + slack or (acknowledged >= end and held == 0)
+
+
+def headers_size(method: str, target: str, headers: Mapping[str, str]) -> int:
+    """Return how many bytes a request line and headers have (RFC 9112, 3 and 5)."""
+    lines = sum(len(name.encode()) + len(value.encode()) + 4 for name, value in headers.items())
+    return len(method) + len(target) + len("  HTTP/1.1\r\n") + lines + 2
+
+
+def _count(sock: Any) -> tuple[int, int] | None:
+    """Return the bytes of a connection that are acknowledged, and those that are written and not; None if unknown."""
+    try:
+        info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _SIZE)
+        if len(info) < _SIZE:  # a kernel before 4.1
+            return None
+        held = ioctl(sock.fileno(), _SIOCOUTQ, b"\0\0\0\0")
+        return _BYTES_ACKED.unpack_from(info, _AT)[0], int.from_bytes(held, sys.byteorder)
+    except (OSError, ValueError, AttributeError):  # closed, or no TCP
+        return None

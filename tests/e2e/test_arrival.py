@@ -1,0 +1,78 @@
+"""TCP's own word whether a request has arrived, on real connections."""
+
+import asyncio
+import socket
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from comfycontrol_async._http._tcp import watch_arrival
+from support.services import eventually
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux says what TCP has acknowledged")
+
+HEADERS = 300
+
+
+@asynccontextmanager
+async def connection() -> AsyncIterator[tuple[asyncio.StreamWriter, socket.socket]]:
+    """Give the writing end of a TCP connection, and the socket at its other end, which reads nothing by itself."""
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        listener.setblocking(False)
+        _, writer = await asyncio.open_connection(*listener.getsockname())
+        other, _ = await asyncio.get_running_loop().sock_accept(listener)
+        other.setblocking(False)
+        try:
+            yield writer, other
+        finally:
+            other.close()
+            writer.transport.abort()
+            await asyncio.sleep(0)
+
+
+async def test_acknowledged() -> None:
+    """A request has arrived when it is acknowledged, not when it is to be written; a closed connection says nothing."""
+    async with connection() as (writer, _):
+        arrived = watch_arrival(writer.transport, lambda: HEADERS)
+        assert arrived is not None
+        assert arrived() is False
+        writer.write(b"x" * HEADERS)
+        await eventually(lambda: arrived() is True)
+        writer.transport.abort()
+        await eventually(lambda: arrived() is None)
+
+
+async def test_kept_alive() -> None:
+    """What an earlier request wrote counts for nothing."""
+    async with connection() as (writer, _):
+        for _ in range(3):
+            arrived = watch_arrival(writer.transport, lambda: HEADERS)
+            assert arrived is not None
+            assert arrived() is False
+            writer.write(b"x" * HEADERS)
+            await eventually(lambda: arrived() is True)  # noqa: B023 # called before the next round
+
+
+async def test_stalled() -> None:
+    """While the line does not move, what is written behind its end has not arrived; once it moves, it has."""
+    async with connection() as (writer, other):
+        writer.write(b"u" * 20_000_000)  # fills all buffers on the way
+        behind = watch_arrival(writer.transport, lambda: HEADERS)
+        assert behind is not None
+        writer.write(b"x" * HEADERS)
+        await asyncio.sleep(0.05)
+        assert behind() is False
+        loop = asyncio.get_running_loop()
+
+        async def drain() -> None:
+            while await loop.sock_recv(other, 2**20):
+                pass
+
+        draining = asyncio.ensure_future(drain())
+        await eventually(lambda: behind() is True)
+        draining.cancel()
