@@ -119,11 +119,11 @@ class ComfyControl:
         send = pipeline.send
         self._core = core
         self._pipeline = pipeline
-        self.user = UserResource(send)
-        self.runners = RunnersResource(send)
-        self.managed_runners = ManagedRunnersResource(send)
-        self.workflows = WorkflowsResource(send, pipeline.open)
-        self.templates = TemplatesResource(send)
+        self.user: UserResource = UserResource(send)
+        self.runners: RunnersResource = RunnersResource(send)
+        self.managed_runners: ManagedRunnersResource = ManagedRunnersResource(send)
+        self.workflows: WorkflowsResource = WorkflowsResource(send, pipeline.open)
+        self.templates: TemplatesResource = TemplatesResource(send)
         self._submitter = Submitter(
             workflows=self.workflows,
             retry=pipeline.retry,

@@ -22,12 +22,15 @@ class Clock(Protocol):
 
     def monotonic(self) -> float:
         """Return seconds since an arbitrary moment; never goes back."""
+        ...
 
     def utcnow(self) -> datetime:
         """Return the wall time as an aware UTC datetime."""
+        ...
 
     def call_later(self, delay: float, callback: Callable[[], None]) -> Timer:
         """Run `callback` on the running loop in about `delay` seconds: it may be a little early or late."""
+        ...
 
     async def sleep(self, seconds: float) -> None:
         """Suspend the calling task for `seconds`."""

@@ -87,7 +87,7 @@ class GraphError(ComfyControlError):
 
     def __init__(self, message: str, *, issues: Sequence[Any] = ()) -> None:
         super().__init__(message)
-        self.issues = tuple(issues)
+        self.issues: tuple[Any, ...] = tuple(issues)
 
 
 class ClientClosedError(ComfyControlError):
@@ -231,7 +231,7 @@ class SubmitOutcomeUnknownError(ComfyControlError):
         found = f"{len(candidates)} workflows may be it" if candidates else "no workflow can be told to be it"
         super().__init__(message or f"it is not known whether workflow {name!r} was created: {found}")
         self.name = name
-        self.candidates = tuple(candidates)
+        self.candidates: tuple[str, ...] = tuple(candidates)
 
     def __str__(self) -> str:
         return _one_line(self.message)
@@ -246,7 +246,7 @@ class DownloadError(ComfyControlError):
     def __init__(self, message: str, *, path: str = "", saved: Sequence[Any] = ()) -> None:
         super().__init__(message)
         self.path = path
-        self.saved = tuple(saved)
+        self.saved: tuple[Any, ...] = tuple(saved)
 
     def __str__(self) -> str:
         return _one_line(self.message)

@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import importlib.metadata
 import inspect
 import os
 import subprocess
@@ -587,10 +588,12 @@ for deed in {DEEDS!r}:
 
 
 def test_entry_points_are_there() -> None:
-    """What pyproject.toml names as entry points exists."""
-    project = (ROOT.parent / "pyproject.toml").read_text(encoding="utf-8")
-    assert f'comfycontrol = "{PACKAGE}.cli:main"' in project
-    assert f'{PACKAGE} = "{PACKAGE}.testing.pytest_plugin"' in project
+    """What the package's metadata names as entry points exists."""
+    points = importlib.metadata.distribution("comfycontrol-async").entry_points
+    assert {(point.group, point.name, point.value) for point in points} == {
+        ("console_scripts", "comfycontrol", f"{PACKAGE}.cli:main"),
+        ("pytest11", PACKAGE, f"{PACKAGE}.testing.pytest_plugin"),
+    }
     assert callable(importlib.import_module(f"{PACKAGE}.cli").main)
     plugin = importlib.import_module(f"{PACKAGE}.testing.pytest_plugin")
     assert hasattr(plugin, "comfycontrol")

@@ -3,9 +3,6 @@
 Refunded when the request certainly never left, arrived when the response headers are here, lost otherwise.
 """
 
-from collections.abc import Coroutine
-from typing import Any
-
 import aiohttp
 
 from comfycontrol_async._http._faults import Resent
@@ -54,9 +51,9 @@ class CountedRequest(aiohttp.ClientRequest):
 
     attempt: Attempt | None = None
 
-    def send(self, conn: aiohttp.connector.Connection) -> Coroutine[Any, Any, aiohttp.ClientResponse]:
+    async def send(self, conn: aiohttp.connector.Connection) -> aiohttp.ClientResponse:
         """Record that the connection is there and the request headers are about to be written."""
         if self.attempt is not None:
             self.attempt.sent = True
             self.attempt.permit.sent()
-        return super().send(conn)
+        return await super().send(conn)

@@ -41,12 +41,12 @@ class Sessions:
         check_session(session, trace_configs)
         self.base_url = base_url
         self.given = session
-        self.closed = False
+        self.closed: bool = False
         # The proxy of API calls; what the environment names is known once their session is open.
         self.proxy = proxy
         self._own_proxy = proxy
         self._trace_configs = tuple(trace_configs)
-        self.binding = LoopBinding("client")
+        self.binding: LoopBinding = LoopBinding("client")
         self._api: aiohttp.ClientSession | None = None
         self._storage: aiohttp.ClientSession | None = None
         self._opened: list[tuple[aiohttp.ClientSession, AsyncGenerator[None, None]]] = []

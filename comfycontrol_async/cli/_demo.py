@@ -64,7 +64,7 @@ async def _run_prompts(server: LocalServer, count: int, output: Path) -> int:
 
 
 async def _run_all(comfy: ComfyControl, tally: Tally, output: Path) -> None:
-    graph = Graph(json.loads(files(__package__).joinpath("demo_workflow.json").read_text("utf-8")))
+    graph = Graph(json.loads(files("comfycontrol_async.cli").joinpath("demo_workflow.json").read_text("utf-8")))
     prompts = enumerate(make_prompts(tally.total), 1)
     await asyncio.gather(*(_run_one(comfy, graph, index, prompt, tally, output) for index, prompt in prompts))
 

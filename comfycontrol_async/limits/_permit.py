@@ -42,7 +42,7 @@ class Permit(Slot):
     __slots__ = ("_limiter", "_loop", "_number", "_priority")
 
     def __init__(self, limiter: PermitOwner, loop: asyncio.AbstractEventLoop) -> None:
-        self.free_at = FREE
+        self.free_at: float = FREE
         self._limiter = limiter
         self._loop = loop
         self._priority = Priority.NORMAL

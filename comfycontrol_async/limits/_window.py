@@ -48,7 +48,7 @@ class Slot:
     __slots__ = ("free_at",)
 
     def __init__(self) -> None:
-        self.free_at = FREE
+        self.free_at: float = FREE
 
 
 def _own_references() -> int:

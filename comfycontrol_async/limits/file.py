@@ -34,7 +34,7 @@ from comfycontrol_async.limits._slot_file import (
 from comfycontrol_async.limits._turns import Member, share_out, starting_count
 from comfycontrol_async.limits._view import View
 
-log = logging.getLogger("comfycontrol_async.limits")
+log: logging.Logger = logging.getLogger("comfycontrol_async.limits")
 
 # Seconds between two looks at whether the path still leads to our file.
 _LOOK = 1.0

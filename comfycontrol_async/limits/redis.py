@@ -32,8 +32,10 @@ try:
         ResponseError,
         TryAgainError,
     )
-except ImportError as error:
-    raise ConfigurationError("RedisLimiter needs the extra 'redis': pip install 'comfycontrol-async[redis]'") from error
+except ImportError as _error:
+    raise ConfigurationError(
+        "RedisLimiter needs the extra 'redis': pip install 'comfycontrol-async[redis]'"
+    ) from _error
 
 # How errors begin that go by without our doing: no memory, a failover under way.
 _PASSING = ("OOM ", "MASTERDOWN", "CLUSTERDOWN", "LOADING", "BUSY ", "MISCONF", "NOREPLICAS", "UNBLOCKED")
@@ -163,7 +165,7 @@ class _Server:
             ConfigurationError: the URL is none.
         """
         if not self._script:
-            self._script = files(__package__).joinpath("acquire.lua").read_text("utf-8")
+            self._script = files("comfycontrol_async.limits").joinpath("acquire.lua").read_text("utf-8")
             self._sha = hashlib.sha1(self._script.encode(), usedforsecurity=False).hexdigest()
         if self._url is not None:
             try:

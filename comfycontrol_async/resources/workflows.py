@@ -30,7 +30,7 @@ from comfycontrol_async.models import Output, Workflow, WorkflowStatus, Workflow
 from comfycontrol_async.resources._calls import GraphSource, Open, Send, command, get, listing
 from comfycontrol_async.resources._checks import check_id, check_text, join_tags
 
-log = logging.getLogger("comfycontrol_async")
+log: logging.Logger = logging.getLogger("comfycontrol_async")
 
 # What leaves it open whether a request that makes a workflow took effect.
 OUTCOME_UNKNOWN = (ResponseLostError, RequestTimeoutError, ServerError, ResponseFormatError)

@@ -63,7 +63,7 @@ class WorkflowRun:
         graph: Graph | None = None,
         ordinal: int | None = None,
     ) -> None:
-        self.id = id
+        self.id: str = id
         self._tools = tools
         self._graph = graph
         # The place among what this client made, which tells the watcher where in the listing it stands.
@@ -122,8 +122,9 @@ class WorkflowRun:
     ) -> Workflow:
         """Wait as `wait` does, and call `on_update` with every change; `outputs`, `batch`: see `Watcher`."""
         started = self._tools.clock.monotonic()
+        limit = asyncio.timeout(timeout)
         try:
-            async with asyncio.timeout(timeout) as limit, aclosing(self._updates(outputs, batch)) as updates:
+            async with limit, aclosing(self._updates(outputs, batch)) as updates:
                 async for update in updates:
                     if on_update is not None:
                         await _call(on_update, update)

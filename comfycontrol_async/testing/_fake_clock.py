@@ -14,7 +14,7 @@ class _FakeTimer:
     __slots__ = ("callback", "due")
 
     def __init__(self, due: float, callback: Callable[[], None]) -> None:
-        self.due = due
+        self.due: float = due
         self.callback: Callable[[], None] | None = callback
 
     def cancel(self) -> None:

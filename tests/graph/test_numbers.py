@@ -82,7 +82,7 @@ def test_what_is_no_number_of_json_is_refused(value: object) -> None:
         Graph({"1": {"class_type": "SaveImage", "inputs": {"a": value}}})
 
 
-@pytest.mark.parametrize("value", ["20", None, b"1", [1], 1j, object()], ids=repr)
+@pytest.mark.parametrize("value", ["20", None, b"1", [1], 1j, ...], ids=repr)
 def test_other_things_are_no_number(value: object) -> None:
     """A text that holds a number is a text."""
     assert number_of(value) is None

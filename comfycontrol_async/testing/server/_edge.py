@@ -36,6 +36,7 @@ class Counter(Protocol):
 
     def take(self, now: float) -> bool:
         """Count an arrival, or return False when it is one too many."""
+        ...
 
     def clear(self) -> None:
         """Forget all arrivals."""

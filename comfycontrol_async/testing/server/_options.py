@@ -68,6 +68,10 @@ def _function(_: Any, attribute: "attrs.Attribute[Any]", value: Any) -> None:
         raise ValueError(f"{attribute.name} must be a function of the creation index, not {value!r}")
 
 
+def _known_edge(_: Any, attribute: "attrs.Attribute[Any]", value: Any) -> None:
+    make_edge(value, 1, 1.0, 1.0)
+
+
 _optional = attrs.validators.optional
 _Owner = TypeVar("_Owner")
 _P = ParamSpec("_P")
@@ -90,7 +94,7 @@ class ServerOptions:
     cooldown: float = attrs.field(default=10.0, validator=_at_least(0))
     """How long everything is refused after one request too many."""
 
-    edge: str = attrs.field(default="exact")
+    edge: str = attrs.field(default="exact", validator=_known_edge)
     """How arrivals are counted: "exact" (any window), "counter" (two weighted buckets) or "fixed" (a grid)."""
 
     edge_phase: float = attrs.field(default=0.0, validator=_at_least(0))
@@ -167,10 +171,6 @@ class ServerOptions:
 
     storage_port: int = attrs.field(default=0, validator=_whole(0))
     """The port of the storage; 0 takes a free one."""
-
-    @edge.validator
-    def _check_edge(self, _: Any, value: str) -> None:
-        make_edge(value, 1, 1.0, 1.0)
 
     def round_trip(self) -> float:
         """Return the latency of one request in server seconds."""

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -57,7 +57,7 @@ async def read_form(request: web.BaseRequest, record: RequestRecord, limit: int)
     return Form(fields, files)
 
 
-async def _parts(reader: MultipartReader, limit: int) -> Any:
+async def _parts(reader: MultipartReader, limit: int) -> AsyncIterator[tuple[str, BodyPartReader, bytes]]:
     size = 0
     while (part := await reader.next()) is not None:
         if not isinstance(part, BodyPartReader) or not part.name:
