@@ -31,12 +31,10 @@ def _format_fault(nodes: Mapping[str, Json]) -> str:
     for path, value in inner:
         if isinstance(value, dict) and isinstance(value.get("nodes"), list):
             return f'this has ComfyUI\'s UI format inside, under "{place_of(path)}", which cannot be run: {EXPORT}'
-    if any(isinstance(node, dict) and isinstance(node.get("inputs"), dict) for node in nodes.values()):
-        return ""  # nodes, though each lacks its class_type: they are named one by one
     if any(isinstance(node, dict) and isinstance(node.get("input"), dict) for node in nodes.values()):
         return f"this is what a ComfyUI's /object_info answers, the definitions of nodes, not a graph: {EXPORT}"
     count = f"{len(nodes):,} entries" if len(nodes) > 1 else "one entry"
-    return f"this is no graph: it has {count}, but no node with class_type and inputs; {EXPORT}"
+    return f"this is no graph: it has {count}, but none is a node with a class_type; {EXPORT}"
 
 
 def _is_graph(value: Mapping[str, Json]) -> bool:

@@ -19,9 +19,11 @@ from comfycontrol_async.graph._digest import digest_content, digest_graph
 from comfycontrol_async.graph._format import EXPORT, format_issue
 from comfycontrol_async.graph._issues import GraphIssue, hint, raise_errors, shown
 from comfycontrol_async.graph._json import Json, copy_object, inputs_of, name_links, strings_in, text_of, view
+from comfycontrol_async.graph._load import read_graph
 from comfycontrol_async.graph._parameters import Field, fill
 from comfycontrol_async.graph._placeholders import Parameter, collect
 
+_SHOWN_NAMES = 20
 _NODE_NAMES = (("_meta", "title"), ("class_type",))
 
 
@@ -78,25 +80,18 @@ class Graph:
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
-        """Read a graph from a JSON file; blocking, so call it in a thread.
+        """Read a graph from a JSON file, or from a PNG that ComfyUI made; blocking, so call it in a thread.
+
+        A picture keeps the graph that was run, each placeholder already replaced by its value.
 
         Raises:
-            GraphError: it cannot be read, or is no JSON object in UTF-8.
+            GraphError: it cannot be read, or holds no graph.
         """
-        name = repr(str(path))
+        data = read_graph(path)
         try:
-            data = json.loads(Path(path).read_bytes().decode("utf-8-sig"))
-            if isinstance(data, dict):
-                return cls(data)
-        except OSError as error:
-            raise GraphError(f"cannot read {name}: {error.strerror or error}; check the path") from error
-        except UnicodeDecodeError as error:
-            raise GraphError(f"{name} is not UTF-8 text; {EXPORT}") from error
-        except (ValueError, RecursionError) as error:
-            raise GraphError(f"{name} is not JSON: {error}; {EXPORT}") from error
+            return cls(data)
         except GraphError as error:
-            raise GraphError(f"{name}: {error.message}", issues=error.issues) from error
-        raise GraphError(f"{name} holds a {type(data).__name__}, not a JSON object; {EXPORT}")
+            raise GraphError(f"{str(path)!r}: {error.message}", issues=error.issues) from error
 
     @classmethod
     def coerce(cls, value: object) -> "Graph":
@@ -230,6 +225,7 @@ class Graph:
         return type(self), (self._nodes,)
 
     def __repr__(self) -> str:
-        names = ", ".join(dict.fromkeys(parameter.name for parameter in self.parameters))
+        known = list(dict.fromkeys(parameter.name for parameter in self.parameters))
+        names = ", ".join([*known[:_SHOWN_NAMES], *(["…"] if len(known) > _SHOWN_NAMES else [])])
         count = f"{len(self._nodes)} node{'' if len(self._nodes) == 1 else 's'}"
         return f"<Graph {count}, parameters: {names}>" if names else f"<Graph {count}>"

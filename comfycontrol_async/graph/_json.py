@@ -1,6 +1,5 @@
 """What JSON can say: copying values into it, and looking into it."""
 
-import json
 import math
 import re
 from collections.abc import Iterator, Mapping
@@ -34,29 +33,36 @@ def strings_in(value: Json, path: JsonPath) -> Iterator[tuple[str, str]]:
 
 def _copy(value: object, path: JsonPath) -> Json:
     """Copy a value as JSON would say it, or refuse what JSON cannot say."""
-    if value is None or isinstance(value, bool):
+    if value is None or value is True or value is False:
         return value
     if isinstance(value, str):
         if has_surrogate(value):
             raise refusal(path, "half a surrogate pair is no text")
         return str.__str__(value)
-    try:
-        number = number_of(value)
-        if number is not None:
-            if isinstance(number, float) and not math.isfinite(number) and _unread(path):
-                return None
-            json.dumps(number, allow_nan=False)
-            return number
-    except (OverflowError, ValueError) as error:
-        raise refusal(path, f"this number cannot stand in JSON: {error}") from error
     if len(path) >= _MAX_DEPTH:
         raise refusal(path[:4], f"it nests deeper than {_MAX_DEPTH} levels, or holds itself")
     if isinstance(value, (list, tuple)):
         return [_copy(item, (*path, index)) for index, item in enumerate(value)]
     if isinstance(value, Mapping):
         return copy_object(value, path)
-    advice = "; put $file(name) there and give the file in params" if isinstance(value, (File, Path, bytes)) else ""
-    raise refusal(path, f"a value of type {type(value).__name__} cannot stand in JSON{advice}")
+    return _copy_number(value, path)
+
+
+def _copy_number(value: object, path: JsonPath) -> Json:
+    try:
+        number = number_of(value)
+        if isinstance(number, int):
+            str(number)  # Python writes out so many digits only
+        elif isinstance(number, float) and not math.isfinite(number):
+            if not _unread(path):
+                raise ValueError(f"it is {number}")
+            return None
+    except (OverflowError, ValueError) as error:
+        raise refusal(path, f"this number cannot stand in JSON: {error}") from error
+    if number is None:
+        advice = "; put $file(name) there and give the file in params" if isinstance(value, (File, Path, bytes)) else ""
+        raise refusal(path, f"a value of type {type(value).__name__} cannot stand in JSON{advice}")
+    return number
 
 
 def _unread(path: JsonPath) -> bool:
@@ -74,10 +80,11 @@ def copy_object(value: Mapping[Any, object], path: JsonPath) -> dict[str, Json]:
     for key, item in value.items():
         if isinstance(key, bool) or not isinstance(key, (str, int)):
             raise refusal(path, f"a key must be a str, but {shown(key)} is not")
-        name = str(_copy(key, path))
+        name = key if type(key) is str and key.isascii() else str(_copy(key, path))
         if name in copied:
             raise refusal(path, f"the key {shown(name)} is there twice")
-        copied[name] = _copy(item, (*path, name))
+        # Short cut for most leaves: a path is built only where one may be needed.
+        copied[name] = item if type(item) is str and item.isascii() else _copy(item, (*path, name))
     return copied
 
 

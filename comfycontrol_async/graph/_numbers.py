@@ -16,19 +16,14 @@ def number_of(value: object) -> bool | int | float | None:
     Raises:
         OverflowError, ValueError: a float cannot hold it.
     """
-    if isinstance(value, bool):
-        return value
-    from_numpy = type(value).__module__ == "numpy"
-    if from_numpy and type(value).__name__ in ("bool", "bool_"):
-        return bool(value)
+    if isinstance(value, (bool, float)) or type(value) is int:
+        return float(value) if isinstance(value, float) else value
+    if type(value).__module__ == "numpy":
+        return _numpy_number(value)
     if isinstance(value, numbers.Integral):
         return int(value)
-    if isinstance(value, float):
-        return float(value)
     if not isinstance(value, (numbers.Real, decimal.Decimal)):
         return None
-    if from_numpy:
-        return float(str(value))  # a float32 of 0.1 is meant as 0.1, not as 0.10000000149011612
     near = float(value)
     if math.isinf(near) and value not in (near, -near):
         raise OverflowError("too large for a float")
@@ -37,6 +32,16 @@ def number_of(value: object) -> bool | int | float | None:
     if isinstance(value, numbers.Rational):
         return int(value.numerator) if value.denominator == 1 else near
     return int(value) if isinstance(value, decimal.Decimal) and value == value.to_integral_value() else near
+
+
+def _numpy_number(value: object) -> bool | int | float | None:
+    """Read a scalar of numpy's, whose types are told by their name, as numpy need not be there."""
+    if type(value).__name__ in ("bool", "bool_"):
+        return bool(value)
+    if isinstance(value, numbers.Integral):
+        return int(value)
+    # By its text: a float32 of 0.1 is meant as 0.1, not as 0.10000000149011612.
+    return float(str(value)) if isinstance(value, numbers.Real) else None
 
 
 def number_text(number: bool | int | float) -> str:

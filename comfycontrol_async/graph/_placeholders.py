@@ -192,6 +192,8 @@ _READERS: dict[str, Callable[[str], Reading]] = {
 def collect(strings: Iterable[tuple[str, str]]) -> tuple[tuple[Parameter, ...], list[GraphIssue]]:
     """Gather the parameters of a graph from its (place, string) pairs, in order of first appearance."""
     found: dict[tuple[str, ParameterKind], Parameter] = {}
+    places: dict[tuple[str, ParameterKind], list[str]] = {}
+    names: dict[str, list[Parameter]] = {}
     issues: list[GraphIssue] = []
     for place, text in strings:
         new, finding = parse(text)
@@ -199,13 +201,19 @@ def collect(strings: Iterable[tuple[str, str]]) -> tuple[tuple[Parameter, ...], 
             issues.append(GraphIssue(finding[0], place, finding[1]))
         if new is None:
             continue
-        old = found.get((new.name, new.kind))
-        clashes = _clashes(new, found.values()) if old is None else _differences(old, new)
+        key = new.name, new.kind
+        old = found.get(key)
+        if old is None:
+            clashes = _clashes(new, names.get(new.name, ()))
+            found[key] = attrs.evolve(new, places=(place,))
+            names.setdefault(new.name, []).append(found[key])
+        else:
+            clashes = _differences(old, new)
+            if old.default is None and new.default is not None:
+                found[key] = attrs.evolve(old, default=new.default)
+        places.setdefault(key, []).append(place)
         issues.extend(GraphIssue(severity, place, message) for severity, message in clashes)
-        if old is not None:
-            new = attrs.evolve(old, default=new.default if old.default is None else old.default)
-        found[new.name, new.kind] = attrs.evolve(new, places=(*new.places, place))
-    return tuple(found.values()), issues
+    return tuple(attrs.evolve(parameter, places=tuple(places[key])) for key, parameter in found.items()), issues
 
 
 def _differences(old: Parameter, new: Parameter) -> list[Finding]:
@@ -218,13 +226,13 @@ def _differences(old: Parameter, new: Parameter) -> list[Finding]:
 
 
 def _clashes(new: Parameter, others: Iterable[Parameter]) -> list[Finding]:
-    """Say which parameters of another kind have the same name; only a text and a choice can share a value."""
+    """Say what is wrong where other kinds have the same name; only a text and a choice can share a value."""
     findings: list[Finding] = []
     for other in others:
-        if other.name == new.name and "file" in (other.kind, new.kind):
+        if "file" in (other.kind, new.kind):
             text = f'{new.kind} "{new.name}" has the name of the {other.kind} at {other.places[0]}: rename one of them'
             findings.append(("error", text))
-        elif other.name == new.name:
+        else:
             text = f'one value for "{new.name}" fills this {new.kind} and the {other.kind} at {other.places[0]}'
             findings.append(("warning", text))
     return findings

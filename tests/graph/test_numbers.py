@@ -10,12 +10,7 @@ import pytest
 from comfycontrol_async.errors import GraphError
 from comfycontrol_async.graph import Graph
 from comfycontrol_async.graph._numbers import number_of, number_text
-
-
-def numpy_like(name: str, base: type, text: str) -> Any:
-    """Make a scalar as numpy's are: of a type from the module "numpy", which shows its shortest text."""
-    made = type(name, (base,), {"__module__": "numpy", "__str__": lambda self: text})
-    return made(text)
+from support.numpy_like import numpy_like
 
 
 class Real(fractions.Fraction):
