@@ -67,7 +67,9 @@ from comfycontrol_async.models import (
     WorkflowSummary,
     WorkflowUpdate,
 )
+from comfycontrol_async.runs._output_file import OutputFile
 from comfycontrol_async.runs._run import WorkflowRun
+from comfycontrol_async.runs._stores import ObjectStore
 
 __all__ = [
     "APIError",
@@ -95,7 +97,9 @@ __all__ = [
     "MapProgress",
     "MapResult",
     "NotFoundError",
+    "ObjectStore",
     "Output",
+    "OutputFile",
     "Page",
     "Pager",
     "Parameter",

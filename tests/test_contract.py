@@ -317,7 +317,7 @@ NAMES = """
     APIError BadRequestError AuthenticationError PermissionDeniedError NotFoundError RateLimitedError ServerError
     ResponseFormatError RateLimitWaitError SubmitOutcomeUnknownError
     WorkflowError WorkflowFailedError WorkflowCancelledError WorkflowInvalidError WaitTimeoutError
-    Limiter LocalLimiter Permit Priority RateLimitSnapshot MapResult
+    Limiter LocalLimiter Permit Priority RateLimitSnapshot MapResult OutputFile ObjectStore
 """
 
 # "Owner.method": its parameters in order; those behind the star are given by name only.
@@ -339,7 +339,11 @@ SIGNATURES = {
     "WorkflowRun.cancel": "",
     "WorkflowRun.rerun": "params",
     "WorkflowRun.outputs": "",
-    "WorkflowRun.download": "directory * template overwrite",
+    "WorkflowRun.files": "",
+    "WorkflowRun.download": "target * template overwrite",
+    "OutputFile.chunks": "",
+    "OutputFile.read": "max_bytes",
+    "OutputFile.save": "path overwrite",
     "Graph.__init__": "nodes",
     "Graph.load": "path",
     "Graph.set": "node input value",

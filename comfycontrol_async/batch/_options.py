@@ -23,7 +23,7 @@ from comfycontrol_async.graph._file import File
 from comfycontrol_async.limits import RateLimitSnapshot
 from comfycontrol_async.models import Output
 from comfycontrol_async.resources._checks import join_tags
-from comfycontrol_async.runs._download import safe_name
+from comfycontrol_async.runs._names import safe_name
 from comfycontrol_async.runs._run import WorkflowRun
 
 # Bytes of a key in a file name; an index, an extension and a mark come behind it.

@@ -2,10 +2,11 @@
 
 import asyncio
 import inspect
+import os
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import attrs
 
@@ -29,7 +30,10 @@ from comfycontrol_async.models import (
     WorkflowUpdate,
 )
 from comfycontrol_async.resources import WorkflowsResource
-from comfycontrol_async.runs._download import Downloader, target_names
+from comfycontrol_async.runs._download import Downloader
+from comfycontrol_async.runs._names import target_names
+from comfycontrol_async.runs._output_file import OutputFile
+from comfycontrol_async.runs._stores import ObjectStore, check_target
 from comfycontrol_async.runs._watch import Watcher
 from comfycontrol_async.runs._watch_state import update_of
 
@@ -300,27 +304,53 @@ class WorkflowRun:
                 return []
             raise
 
-    async def download(
-        self, directory: str | Path, *, template: str = "{name}-{index:03}{ext}", overwrite: bool = False
-    ) -> list[Path]:
-        """Fetch its outputs into `directory`, which is made if need be, and return their paths.
+    async def files(self) -> list[OutputFile]:
+        """Return a handle of each output, to read, save or show it; as many requests as `outputs`.
 
-        Each file is written aside, made durable and renamed, so that none is ever half there under its name. An
-        expired URL is fetched anew (one request). No credential goes to the storage host.
+        Raises:
+            As `outputs`.
+        """
+        return self._tools.downloader.files(await self.outputs(), self._renew)
+
+    @overload
+    async def download(
+        self, target: str | os.PathLike[str], *, template: str = ..., overwrite: bool = ...
+    ) -> list[Path]: ...
+
+    @overload
+    async def download(self, target: ObjectStore, *, template: str = ..., overwrite: bool = ...) -> list[str]: ...
+
+    async def download(
+        self,
+        target: str | os.PathLike[str] | ObjectStore,
+        *,
+        template: str = "{name}-{index:03}{ext}",
+        overwrite: bool = False,
+    ) -> list[Path] | list[str]:
+        """Fetch its outputs into a directory, which is made if need be, or into an object store; return their paths.
+
+        A file is written beside its name, made durable and then named in one step; an object is put once it is here as
+        a whole: none is ever half there, whatever else writes to that name. When the signed URLs have expired, fresh
+        ones cost one request. No credential goes to the storage host.
 
         Args:
-            directory: where to.
-            template: the file names, from `{name}`, `{index}` (from 1), `{ext}` (with its dot) and `{id}`.
-            overwrite: whether files that exist are replaced.
+            target: a directory, or a store of obstore (extra `objects`), such as `obstore.store.S3Store`.
+            template: the names, from `{name}`, `{index}` (from 1), `{ext}` (with its dot) and `{id}`. What would not be
+                a safe file name on every system is replaced by `_`.
+            overwrite: whether files or objects that exist are replaced.
 
         Raises:
             DownloadError: a file exists, or could not be fetched or written; those finished stay, see `saved`.
-            InvalidArgumentError: the template has an unknown field or gives two outputs one name.
+            InvalidArgumentError: the template has an unknown field, or gives two outputs one name.
         """
-        outputs = await self.outputs()
-        names = target_names(template, outputs, name=self.name or "workflow", id=self.id)
-        targets = [Path(directory) / name for name in names]
-        return await self._tools.downloader.fetch_all(outputs, targets, self._renew, overwrite=overwrite)
+        check_target(target)
+        files = await self.files()
+        extensions = [file.extension for file in files]
+        names = target_names(template, extensions, name=self.name or "workflow", id=self.id)
+        if isinstance(target, (str, os.PathLike)):
+            paths = [Path(target) / name for name in names]
+            return await self._tools.downloader.save(files, paths, overwrite=overwrite)
+        return await self._tools.downloader.put(files, target, names, overwrite=overwrite)
 
     async def _renew(self) -> Sequence[Output]:
         self._outputs = await self._fetch_outputs()

@@ -149,17 +149,24 @@ class TestBroken:
         assert caught.value.__cause__ is not None
         assert names_in(tmp_path) == []
 
-    async def test_without_ranges(self, tmp_path: Path) -> None:
-        """A host that knows no ranges sends all of it again, and nothing is doubled."""
+    @pytest.mark.parametrize(
+        ("etag", "asked"),
+        [
+            pytest.param(b'ETag: "v1"\r\n', ["", "bytes=10-"], id="etag"),
+            pytest.param(b'ETag: W/"v1"\r\n', ["", ""], id="weak-etag"),
+            pytest.param(b"", ["", ""], id="no-etag"),
+        ],
+    )
+    async def test_without_ranges(self, tmp_path: Path, etag: bytes, asked: list[str]) -> None:
+        """A host that knows no ranges sends all of it again, and nothing is doubled or mixed."""
         ranges: list[str] = []
-        first = True
 
         async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            nonlocal first
             ranges.append((await reader.readuntil(b"\r\n\r\n")).decode().lower().partition("range: ")[2].split("\r")[0])
-            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 50\r\nConnection: close\r\n\r\n")
-            writer.write(b"x" * 10 if first else b"y" * 50)
-            first = False
+            writer.write(b"HTTP/1.1 200 OK\r\n" + etag + b"Content-Length: 50\r\nConnection: close\r\n\r\n")
+            # Without an ETag nothing says that this is the same object as the next one.
+            first = bytes(range(10)) if b'"v1"' in etag and b"W/" not in etag else b"x" * 10
+            writer.write(first if len(ranges) == 1 else bytes(range(50)))
             await writer.drain()
 
         def answer(received: Received) -> web.Response:
@@ -169,8 +176,8 @@ class TestBroken:
             options: dict[str, Any] = {"retry": RetryPolicy(base_delay=0.001), "limiter": LocalLimiter(10, 10.0)}
             async with ComfyControl("cfc_x", base_url=api.url, **options) as comfy:
                 (path,) = await comfy.get_run(ID).download(tmp_path)
-        assert path.read_bytes() == b"y" * 50
-        assert ranges == ["", "bytes=10-"]
+        assert path.read_bytes() == bytes(range(50))
+        assert ranges == asked
 
 
 class TestExpired:
@@ -241,12 +248,13 @@ class TestExisting:
         assert path.stat().st_size == SIZE
 
     async def test_an_old_part_file(self, tmp_path: Path) -> None:
-        """What an earlier process left half done is begun anew."""
+        """What an earlier process left half done is neither used nor touched: it may be at work still."""
         (tmp_path / "pic-001.png.part").write_bytes(b"old" * 200_000)
         async with finished() as (_, _, run):
             (path,) = await run.download(tmp_path)
         assert path.stat().st_size == SIZE
-        assert names_in(tmp_path) == [path.name]
+        assert names_in(tmp_path) == [path.name, "pic-001.png.part"]
+        assert (tmp_path / "pic-001.png.part").stat().st_size == 600_000
 
     async def test_a_link(self, tmp_path: Path) -> None:
         """A link in place of a target counts as existing, even when it points nowhere."""
@@ -257,12 +265,19 @@ class TestExisting:
         assert names_in(tmp_path) == ["pic-001.png"]
 
     async def test_two_at_once(self, tmp_path: Path) -> None:
-        """Two downloads to one name do not mix: one wins, the other is told."""
+        """Two downloads to one name do not mix and do not overwrite: one wins, the other is told."""
         async with finished() as (_, _, run):
-            results = await asyncio.gather(
-                run.download(tmp_path), run.download(tmp_path, overwrite=True), return_exceptions=True
-            )
-        assert sum(isinstance(result, DownloadError) for result in results) == 1
+            results = await asyncio.gather(run.download(tmp_path), run.download(tmp_path), return_exceptions=True)
+        (error,) = [result for result in results if isinstance(result, BaseException)]
+        assert isinstance(error, DownloadError)
+        assert "exists" in str(error)
+        assert names_in(tmp_path) == ["pic-001.png"]
+        assert (tmp_path / "pic-001.png").stat().st_size == SIZE
+
+    async def test_two_that_overwrite(self, tmp_path: Path) -> None:
+        """Two that may overwrite both succeed, and the last one's file is there as a whole."""
+        async with finished() as (_, _, run):
+            await asyncio.gather(*(run.download(tmp_path, overwrite=True) for _ in range(2)))
         assert names_in(tmp_path) == ["pic-001.png"]
         assert (tmp_path / "pic-001.png").stat().st_size == SIZE
 
@@ -298,16 +313,16 @@ class TestUnwritable:
 
     async def test_downloads_made_so_far_stay(self, tmp_path: Path) -> None:
         """One file that cannot be written does not take the others with it."""
-        (tmp_path / "pic-003.png.part").mkdir()
+        (tmp_path / "pic-003.png").mkdir()
         async with finished(5) as (_, _, run):
             with pytest.raises(DownloadError, match=r"pic-003\.png") as caught:
-                await run.download(tmp_path)
+                await run.download(tmp_path, overwrite=True)
         saved = [tmp_path / f"pic-00{number}.png" for number in (1, 2, 4, 5)]
         assert sorted(caught.value.saved) == saved
         assert [path.stat().st_size for path in saved] == [SIZE] * 4
         assert names_in(tmp_path) == [
             *(path.name for path in saved[:2]),
-            "pic-003.png.part",
+            "pic-003.png",
             "pic-004.png",
             "pic-005.png",
         ]
@@ -315,9 +330,9 @@ class TestUnwritable:
     async def test_one_that_cannot_be_fetched(self, tmp_path: Path) -> None:
         """Nor does one that cannot be fetched; fresh URLs are asked for once, whatever else goes wrong."""
         async with finished(4) as (server, _, run):
-            server.fail_download_next(status=404, times=5)
+            server.fail_download_next(status=403, times=5)
             before = len(server.requests)
-            with pytest.raises(DownloadError, match="404") as caught:
+            with pytest.raises(DownloadError, match="403") as caught:
                 await run.download(tmp_path)
             assert len(server.requests) == before + 1
         assert 1 <= len(caught.value.saved) <= 3
@@ -361,7 +376,8 @@ class TestCancelled:
             async with ComfyControl("cfc_x", base_url=other.url, limiter=LocalLimiter(10, 10.0)) as comfy:
                 task = asyncio.create_task(comfy.get_run(ID).download(tmp_path))
                 await hanging.wait()
-                await eventually(lambda: names_in(tmp_path) == ["workflow-001.png.part"])
+                await eventually(lambda: len(names_in(tmp_path)) == 1)
+                assert names_in(tmp_path)[0].endswith(".part")
                 task.cancel()
                 with pytest.raises(asyncio.CancelledError):
                     await task
@@ -371,7 +387,7 @@ class TestCancelled:
 async def test_durable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file is synced before it gets its name, and its directory after."""
     done: list[str] = []
-    fsync, replace = os.fsync, os.replace
+    fsync, link, replace = os.fsync, os.link, os.replace
 
     def noting(name: str, work: Callable[..., Any]) -> Callable[..., Any]:
         def do(*arguments: Any) -> Any:
@@ -382,6 +398,8 @@ async def test_durable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     async with finished() as (_, _, run):
         monkeypatch.setattr(os, "fsync", noting("fsync", fsync))
+        monkeypatch.setattr(os, "link", noting("link", link))
         monkeypatch.setattr(os, "replace", noting("replace", replace))
         await run.download(tmp_path)
-    assert done == ["fsync", "replace", "fsync"]
+        await run.download(tmp_path, overwrite=True)
+    assert done == ["fsync", "link", "fsync", "fsync", "replace", "fsync"]

@@ -1,6 +1,7 @@
 """Outputs of batches on the disk: names, sizes, disks that are full, and transfers that break."""
 
 import asyncio
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,10 +12,13 @@ from aiohttp import web
 
 from comfycontrol_async import ComfyControl, DownloadError, InvalidArgumentError, MapResult
 from comfycontrol_async.models import Output
+from comfycontrol_async.runs._part_file import PartFile
 from comfycontrol_async.testing import LocalServer, read_png_text
 from support.services import GRAPH, Received, connected, names_in, recording, several
 
 DATA = bytes(range(256)) * 400
+
+ETAG = '"v1"'
 
 Answer = Callable[[Received], web.Response]
 
@@ -101,9 +105,18 @@ class TestDisks:
 
     @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
     @pytest.mark.parametrize("size", [100, 300_000])
-    async def test_full(self, tmp_path: Path, size: int) -> None:
+    async def test_full(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int) -> None:
         """A disk that is full fails the row with the path of its file; the others are kept."""
-        (tmp_path / "1-001.png.part").symlink_to("/dev/full")
+        open_part = PartFile.open
+
+        def open_there(part: PartFile) -> None:
+            open_part(part)
+            if part.target.name == "1-001.png":
+                assert part._file is not None
+                part._file.close()
+                part._file = os.fdopen(os.open("/dev/full", os.O_WRONLY), "wb", buffering=0)
+
+        monkeypatch.setattr(PartFile, "open", open_there)
         async with connected(output_size=size) as (_, comfy):
             results = await run(comfy, tmp_path, colors(3))
         error = results[1].error
@@ -145,14 +158,25 @@ class TestDisks:
 
 def whole(received: Received) -> web.Response:
     """Answer with all of the file."""
-    return web.Response(body=DATA)
+    return web.Response(body=DATA, headers={"ETag": ETAG})
+
+
+def untold(answer: Answer) -> Answer:
+    """Answer the same without an ETag."""
+
+    def bare(received: Received) -> web.Response:
+        response = answer(received)
+        del response.headers["ETag"]
+        return response
+
+    return bare
 
 
 def part(first: int, last: int, size: str, body: bytes | None = None) -> Answer:
     """Answer with a part of the file, whatever was asked for."""
 
     def answer(received: Received) -> web.Response:
-        headers = {"Content-Range": f"bytes {first}-{last}/{size}"}
+        headers = {"Content-Range": f"bytes {first}-{last}/{size}", "ETag": ETAG}
         return web.Response(status=206, headers=headers, body=DATA[first : last + 1] if body is None else body)
 
     return answer
@@ -177,6 +201,9 @@ class TestSizes:
             pytest.param([part(0, 99, "102400"), nonsense, whole], id="no-content-range"),
             pytest.param([nonsense, whole], id="part-without-being-asked"),
             pytest.param([part(0, 99, "50", b"x" * 100), whole], id="more-than-there-is"),
+            pytest.param([untold(part(0, 99, "102400")), part(100, 102399, "102400"), whole], id="part-without-etag"),
+            pytest.param([part(0, 99, "102400"), untold(part(100, 102399, "102400")), whole], id="rest-without-etag"),
+            pytest.param([untold(part(0, 99, "102400")), untold(whole)], id="no-etag-at-all"),
         ],
     )
     async def test_whole_at_last(self, comfy: ComfyControl, tmp_path: Path, answers: list[Answer]) -> None:
@@ -217,4 +244,4 @@ async def fetch(comfy: ComfyControl, url: str, directory: Path) -> list[Path]:
         return outputs
 
     downloader = comfy._tools.downloader
-    return await downloader.fetch_all(outputs, [directory / "1.png"], renew, overwrite=False)
+    return await downloader.save(downloader.files(outputs, renew), [directory / "1.png"], overwrite=False)

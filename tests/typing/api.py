@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, assert_type
 
 import aiohttp
+from obstore.store import MemoryStore
 
 from comfycontrol_async import (
     APIError,
@@ -19,7 +20,9 @@ from comfycontrol_async import (
     LocalLimiter,
     ManagedRunner,
     MapResult,
+    ObjectStore,
     Output,
+    OutputFile,
     Page,
     Pager,
     Parameter,
@@ -163,6 +166,17 @@ async def verbs(comfy: ComfyControl, template: Template, rows: AsyncIterator[Map
     assert_type(await run.rerun({"prompt": "x"}), WorkflowRun)
     assert_type(await run.outputs(), list[Output])
     assert_type(await run.download("out", template="{id}{ext}", overwrite=True), list[Path])
+
+
+async def files(run: WorkflowRun, store: ObjectStore, stored: MemoryStore) -> None:
+    """What it made, as files and objects."""
+    assert_type(await run.download(store), list[str])
+    assert_type(await run.download(stored), list[str])
+    (file,) = assert_type(await run.files(), list[OutputFile])
+    assert_type(await file.read(max_bytes=10**6), bytes)
+    assert_type(await file.save("out/a.png", overwrite=True), Path)
+    async for chunk in file.chunks():
+        assert_type(chunk, bytes)
 
 
 def graphs() -> None:

@@ -1,0 +1,179 @@
+"""What the bytes of an output must be: unpacked where they are stored packed, whole, and the file instead of a page.
+
+A storage host sends an object that is kept with `Content-Encoding: gzip` packed, whatever a client accepts. A body that
+is sent without its length ends where the connection does, so that a connection which was cut looks like the end; then
+the format itself has to say whether that is its end.
+"""
+
+import zlib
+from typing import Protocol
+
+from comfycontrol_async.errors import DownloadError, ResponseLostError
+
+# How much of a packed body is unpacked at a time: a small body may hold a thousand times its size.
+_STEP = 1 << 20
+# Encodings that change nothing; some hosts keep the second from an upload, and mean nothing by it.
+_PLAIN = frozenset({"", "identity", "aws-chunked"})
+# Files that are packed by their own name: a host that calls them encoded means the file itself.
+_PACKED_FILES = frozenset({".gz", ".svgz", ".tgz"})
+
+_HEAD = 512
+_TAIL = 1024
+
+_PNG = b"\x89PNG\r\n\x1a\n"
+_PNG_END = b"IEND\xaeB`\x82"
+_PAGES = (b"<!doctype html", b"<html", b"<head", b"<body")
+_PAGE_TYPES = frozenset({"text/html", "application/xhtml+xml"})
+# What a host may also send in place of a picture or film: an error in its own words.
+_MESSAGE_TYPES = frozenset({"application/xml", "text/xml", "application/json", "application/problem+json"})
+# Kinds of pictures that say where they end.
+_ENDING = frozenset({"image/gif", "image/jpeg", "image/png", "image/webp"})
+_MEDIA = ("image/", "video/", "audio/")
+
+
+class Decoder(Protocol):
+    """Unpacks a body as it comes."""
+
+    def decode(self, data: bytes) -> list[bytes]:
+        """Return what the next bytes unpack to, in pieces of at most 1 MiB."""
+        ...
+
+    def finish(self) -> None:
+        """Check that the body ended where its encoding ends.
+
+        Raises:
+            ResponseLostError: it did not.
+        """
+        ...
+
+
+class _Plain:
+    def decode(self, data: bytes) -> list[bytes]:
+        return [data]
+
+    def finish(self) -> None:
+        pass
+
+
+class _Gzip:
+    """gzip (RFC 1952): one or more members, one behind the other."""
+
+    def __init__(self) -> None:
+        self._member = zlib.decompressobj(zlib.MAX_WBITS | 16)
+        self._begun = False
+
+    def decode(self, data: bytes) -> list[bytes]:
+        pieces = []
+        while data:
+            if self._member.eof:
+                data = data.lstrip(b"\0")  # padding behind a member
+                if not data:
+                    break
+                self._member = zlib.decompressobj(zlib.MAX_WBITS | 16)
+            self._begun = True
+            try:
+                piece = self._member.decompress(data, _STEP)
+            except zlib.error:
+                raise DownloadError("it is stored as gzip, but cannot be unpacked") from None
+            if piece:
+                pieces.append(piece)
+            data = self._member.unused_data if self._member.eof else self._member.unconsumed_tail
+        return pieces
+
+    def finish(self) -> None:
+        if self._begun and not self._member.eof:
+            raise ResponseLostError("the answer was cut short: its gzip has no end")
+
+
+def decoder_of(encoding: str, extension: str) -> Decoder:
+    """Return what unpacks a body with this `Content-Encoding` for a file with this extension.
+
+    Raises:
+        DownloadError: it cannot be unpacked here.
+    """
+    names = [name.strip().lower() for name in encoding.split(",")]
+    packed = [name for name in names if name not in _PLAIN]
+    if not packed or (len(packed) == 1 and extension.lower() in _PACKED_FILES):
+        return _Plain()
+    if packed in (["gzip"], ["x-gzip"]):
+        return _Gzip()
+    raise DownloadError(f"it is stored with the encoding {encoding!r}, which cannot be unpacked here")
+
+
+class Inspection:
+    """Looks at the unpacked bytes of one transfer as they pass: their beginning, their end and their number."""
+
+    def __init__(self, content_type: str, media_type: str) -> None:
+        self._content_type = content_type.partition(";")[0].strip().lower()
+        self._media_type = media_type
+        self._head = bytearray()
+        self._tail = b""
+        self._size = 0
+        self._held: list[bytes] = []
+
+    def see(self, data: bytes) -> list[bytes]:
+        """Take the next bytes, and return those that may be passed on: none before the beginning is known.
+
+        Raises:
+            DownloadError: this is a page, not the file.
+        """
+        self._size += len(data)
+        self._tail = (self._tail + data)[-_TAIL:] if len(data) < _TAIL else data[-_TAIL:]
+        if len(self._head) >= _HEAD:
+            return [data]
+        self._head += data[: _HEAD - len(self._head)]
+        self._held.append(data)
+        return self._release() if len(self._head) >= _HEAD else []
+
+    def finish(self, *, has_length: bool) -> list[bytes]:
+        """Return what was held back, at the end of the body.
+
+        Args:
+            has_length: whether HTTP itself told the end of the body.
+
+        Raises:
+            DownloadError: this is a page, or nothing in place of a picture or film.
+            ResponseLostError: the format says that the end is missing.
+        """
+        held = self._release() if self._held else []
+        if not self._size and self._media_type.startswith(_MEDIA):
+            raise DownloadError("the storage host sent nothing for it")
+        if not has_length and not self._has_end():
+            raise ResponseLostError("the answer was cut short: the file has no end")
+        return held
+
+    def _release(self) -> list[bytes]:
+        if self._is_page():
+            what = "page" if self._content_type not in _MESSAGE_TYPES else "message"
+            raise DownloadError(f"the storage host sent a {what} ({self._content_type or 'HTML'}) in place of the file")
+        held, self._held = self._held, []
+        return held
+
+    def _is_page(self) -> bool:
+        """Return whether this is a page for people, or an error in the host's words, where a file was asked for."""
+        if self._media_type in _PAGE_TYPES:
+            return False
+        start = bytes(self._head).removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+        if start.startswith(_PAGES):
+            return True
+        if self._content_type in _PAGE_TYPES:
+            return start.startswith(b"<")
+        media = self._media_type.startswith(_MEDIA) and self._media_type != "image/svg+xml"
+        return media and self._content_type in _MESSAGE_TYPES and start.startswith((b"<", b"{", b"["))
+
+    def _has_end(self) -> bool:
+        """Return whether the file's format is whole, or one of which that cannot be told."""
+        head, tail = bytes(self._head), self._tail
+        if head.startswith(_PNG) or (self._size < len(_PNG) and _PNG.startswith(head)):
+            return _PNG_END in tail
+        if head.startswith(b"\xff\xd8\xff"):  # JPEG; this marker cannot stand inside of its data
+            return b"\xff\xd9" in tail
+        if head.startswith((b"GIF87a", b"GIF89a")):
+            return tail.rstrip(b"\0").endswith(b";")
+        if head.startswith(b"RIFF") and len(head) >= 8:  # WebP, WAV, AVI
+            told = int.from_bytes(head[4:8], "little")
+            return told in (0, 0xFFFFFFFF) or self._size >= told + 8
+        if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):  # ZIP: its directory stands at the end
+            return b"PK\x05\x06" in tail
+        # What is named a picture of these kinds and is none: where its end is cannot be told, nor what it is.
+        return self._media_type not in _ENDING

@@ -1,0 +1,153 @@
+"""Names of downloaded files: reduced to one component that is harmless on every system, and told apart on each.
+
+The texts come from the service, from URLs and from templates, so a stranger may have chosen them.
+"""
+
+import ntpath
+import re
+import unicodedata
+from collections.abc import Callable, Sequence
+from pathlib import PurePosixPath
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from comfycontrol_async.errors import InvalidArgumentError
+
+# Controls, what separates paths or is special on Windows, what turns the direction of writing or breaks a line, and
+# halves of a surrogate pair, which no file system stores.
+_UNSAFE = re.compile(
+    '[\x00-\x1f\x7f-\x9f<>:"/\\\\|?*\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff]'
+)
+# In bytes: what file systems count; 255 is the usual bound.
+_LONGEST_NAME = 200
+_LONGEST_EXTENSION = 12
+
+# Devices of Windows, whatever extension follows (Microsoft: "Naming Files, Paths, and Namespaces").
+_DEVICES = frozenset(
+    ["con", "prn", "aux", "nul", "conin$", "conout$"]
+    + [f"{port}{digit}" for port in ("com", "lpt") for digit in "0123456789\u00b9\u00b2\u00b3"]
+)
+
+
+def _is_device(name: str) -> bool:
+    return name.partition(".")[0].rstrip(" ").casefold() in _DEVICES
+
+
+# Python 3.13 knows the rule itself.
+_is_reserved: Callable[[str], bool] = getattr(ntpath, "isreserved", _is_device)
+
+# What the service's nodes write, and what the field uses besides; the table of the system differs from one to the next.
+_MEDIA_TYPES = {
+    ".avif": "image/avif",
+    ".bmp": "image/bmp",
+    ".csv": "text/csv",
+    ".exr": "image/x-exr",
+    ".flac": "audio/flac",
+    ".gif": "image/gif",
+    ".glb": "model/gltf-binary",
+    ".gltf": "model/gltf+json",
+    ".htm": "text/html",
+    ".html": "text/html",
+    ".jpeg": "image/jpeg",
+    ".jpg": "image/jpeg",
+    ".json": "application/json",
+    ".jxl": "image/jxl",
+    ".mkv": "video/x-matroska",
+    ".mov": "video/quicktime",
+    ".mp3": "audio/mpeg",
+    ".mp4": "video/mp4",
+    ".obj": "model/obj",
+    ".ogg": "audio/ogg",
+    ".opus": "audio/ogg",
+    ".pdf": "application/pdf",
+    ".png": "image/png",
+    ".svg": "image/svg+xml",
+    ".tif": "image/tiff",
+    ".tiff": "image/tiff",
+    ".txt": "text/plain",
+    ".wav": "audio/wav",
+    ".webm": "video/webm",
+    ".webp": "image/webp",
+    ".zip": "application/zip",
+}
+UNKNOWN_MEDIA_TYPE = "application/octet-stream"
+
+
+def media_type(extension: str) -> str:
+    """Return the media type for an extension such as ".png"; "application/octet-stream" for an unknown one."""
+    return _MEDIA_TYPES.get(extension.lower(), UNKNOWN_MEDIA_TYPE)
+
+
+def extension(url: str) -> str:
+    """Return the extension that a URL's path ends with, such as ".png"; "" when it has none."""
+    suffix = PurePosixPath(_last_part(url)).suffix
+    return suffix if re.fullmatch(r"\.[0-9A-Za-z]{1,10}", suffix) else ""
+
+
+def name_of(url: str, place: int) -> str:
+    """Return a harmless file name for the output at `place` (from 0): the one at the end of its URL's path, if any."""
+    last = _last_part(url)
+    return safe_name(last) if last.strip(". ") else f"output-{place + 1:03}"
+
+
+def _last_part(url: str) -> str:
+    try:
+        return unquote(urlsplit(url).path.rpartition("/")[2])
+    except ValueError:
+        return ""  # no URL at all, as fetching it will say
+
+
+def safe_name(text: str) -> str:
+    """Reduce text to one path component that is harmless on every system; a safe name stays as it is."""
+    name = unicodedata.normalize("NFC", _UNSAFE.sub("_", text)).strip().rstrip(". ")
+    if name.startswith((".", "-")) or not name or _is_reserved(name):
+        # Hidden, taken for an option, nothing at all, or a device.
+        name = "_" + name
+    if len(name.encode()) <= _LONGEST_NAME:
+        return name
+    stem, dot, end = name.rpartition(".")
+    if not dot or len(end.encode()) >= _LONGEST_EXTENSION:
+        return _cut(name, _LONGEST_NAME)
+    return _cut(stem, _LONGEST_NAME - len(end.encode()) - 1) + dot + end
+
+
+def _cut(text: str, size: int) -> str:
+    """Return as much of the beginning as fits in `size` bytes, and may stand at the end of a name."""
+    return text.encode()[:size].decode(errors="ignore").rstrip(". ")
+
+
+def folded(name: str) -> str:
+    """Return what is equal for two names that are one file where the system ignores case or the form of accents."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFD", name).casefold())
+
+
+def target_names(template: str, extensions: Sequence[str], *, name: str, id: str) -> list[str]:
+    """Return a file name for each output: the template with `{name}`, `{index}` (from 1), `{ext}` and `{id}` filled in.
+
+    Args:
+        template: as `WorkflowRun.download` takes it.
+        extensions: of the outputs, in their order.
+        name, id: of the workflow.
+
+    Raises:
+        InvalidArgumentError: the template has an unknown field, or gives two outputs names that are one file on some
+            system (equal but for case, or for the form of an accent).
+    """
+    names = [
+        safe_name(_filled(template, {"name": name, "index": index, "ext": ext, "id": id}))
+        for index, ext in enumerate(extensions, 1)
+    ]
+    if len({folded(name) for name in names}) < len(names):
+        raise InvalidArgumentError(f"the template {template!r} gives several outputs one name: use {{index}} in it")
+    return names
+
+
+def _filled(template: str, fields: dict[str, Any]) -> str:
+    if not isinstance(template, str):
+        raise InvalidArgumentError(f"the template must be text, not {type(template).__name__}")
+    try:
+        return template.format(**fields)
+    except (KeyError, IndexError, ValueError, AttributeError, TypeError, OverflowError, MemoryError) as error:
+        raise InvalidArgumentError(
+            f"the template {template!r} cannot be filled in ({error}); its fields are name, index, ext and id"
+        ) from error

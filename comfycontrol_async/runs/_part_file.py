@@ -1,0 +1,193 @@
+"""PartFile: a file that is written beside its target, under a name of its own, and takes the target's name when whole.
+
+No two transfers share such a name, in this process or in another, so their bytes cannot mix. It is made exclusively and
+follows no link, so that whoever can write to the directory cannot lead the bytes elsewhere. It takes its final name in
+one step, after its bytes are on the disk: after a crash the target is whole or absent. Without `overwrite` that step
+is a hard link, which fails when the name is taken, whatever was there when the transfer began.
+"""
+
+import asyncio
+import errno
+import os
+import secrets
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO, TypeVar
+
+from comfycontrol_async.errors import DownloadError
+
+T = TypeVar("T")
+
+_NEW_FILE = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+# What a file system without hard links says to one.
+_NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EACCES})
+
+
+class PartFile:
+    """The file beside `target`; every method blocks, and belongs in a thread."""
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+        # Not made of the target's name, which may be as long as a name can be.
+        self._path = target.with_name(f".{secrets.token_hex(8)}.part")
+        self._file: BinaryIO | None = None
+
+    def open(self) -> None:
+        """Make the file, and the directory if need be."""
+        if self.target.is_dir() and not self.target.is_symlink():
+            raise IsADirectoryError(errno.EISDIR, "it is a directory")
+        self.target.parent.mkdir(parents=True, exist_ok=True)
+        self._file = os.fdopen(os.open(self._path, _NEW_FILE, 0o666), "wb", buffering=0)
+
+    def write(self, pieces: list[bytes]) -> None:
+        """Append the pieces."""
+        view = memoryview(b"".join(pieces))
+        while view:
+            view = view[self._opened.write(view) :]
+
+    def rewind(self) -> None:
+        """Begin again with nothing."""
+        self._opened.seek(0)
+        self._opened.truncate()
+
+    def finish(self, overwrite: bool) -> None:
+        """Make the bytes durable, then give the file its name.
+
+        Raises:
+            DownloadError: something has that name, and `overwrite` is false.
+        """
+        os.fsync(self._opened.fileno())
+        self._opened.close()
+        if overwrite:
+            os.replace(self._path, self.target)
+        else:
+            try:
+                _rename_to_new(self._path, self.target)
+            except FileExistsError as error:
+                raise exists_error(str(self.target)) from error
+        _sync_directory(self.target.parent)
+
+    def discard(self) -> None:
+        """Remove what was written; harmless when it was never opened, or has its name."""
+        if self._file is None:
+            return
+        with suppress(OSError):
+            self._file.close()
+        with suppress(OSError):
+            self._path.unlink()
+
+    @property
+    def _opened(self) -> BinaryIO:
+        assert self._file is not None  # `open` comes first
+        return self._file
+
+
+def _rename_to_new(part: Path, target: Path) -> None:
+    """Rename a file to a name that must be free; two processes may try at once, and one of them fails."""
+    if sys.platform == "win32":
+        os.rename(part, target)  # refuses a name that is taken
+        return
+    try:
+        os.link(part, target)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        # An empty file claims the name. A crash before the next line leaves it behind.
+        os.close(os.open(target, _NEW_FILE, 0o666))
+        os.replace(part, target)
+    else:
+        part.unlink()
+
+
+def _sync_directory(directory: Path) -> None:
+    if hasattr(os, "O_DIRECTORY"):
+        with suppress(OSError):  # some file systems know no such thing, and the file is there already
+            descriptor = os.open(directory, os.O_DIRECTORY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+
+
+@asynccontextmanager
+async def written_aside(target: Path, *, overwrite: bool) -> AsyncIterator["PartFileWriter"]:
+    """Open a file beside `target` to write to; at the end it takes the target's name, after an error it is removed.
+
+    Raises:
+        DownloadError: it cannot be written, or the target exists and `overwrite` is false.
+    """
+    part = PartFile(target)
+    try:
+        await in_thread(target, part.open)
+        writer = PartFileWriter(part)
+        yield writer
+        await writer.flush()
+        await in_thread(target, part.finish, overwrite)
+    except BaseException:
+        await asyncio.shield(asyncio.to_thread(part.discard))
+        raise
+
+
+class PartFileWriter:
+    """Writes a `PartFile` from the event loop: what comes in small pieces is written in large ones, in a thread."""
+
+    # Bytes that are gathered before a thread writes them.
+    LOT = 1 << 20
+
+    def __init__(self, part: PartFile) -> None:
+        self._part = part
+        self._pieces: list[bytes] = []
+        self._size = 0
+
+    async def write(self, piece: bytes) -> None:
+        """Append bytes."""
+        self._pieces.append(piece)
+        self._size += len(piece)
+        if self._size >= self.LOT:
+            await self.flush()
+
+    async def flush(self) -> None:
+        """Hand what was gathered to the file."""
+        pieces, self._pieces, self._size = self._pieces, [], 0
+        if pieces:
+            await in_thread(self._part.target, self._part.write, pieces)
+
+    async def rewind(self) -> None:
+        """Begin again with nothing."""
+        self._pieces, self._size = [], 0
+        await in_thread(self._part.target, self._part.rewind)
+
+
+async def in_thread(target: Path, work: Callable[..., T], *args: object) -> T:
+    """Run file work in a thread, and stay until it has ended even when cancelled; its errors name `target`.
+
+    Raises:
+        DownloadError: the work raised an OSError, or the path cannot be one (a zero byte, half a surrogate pair).
+    """
+    future = asyncio.ensure_future(asyncio.to_thread(work, *args))
+    cancelled: asyncio.CancelledError | None = None
+    while not future.done():
+        try:
+            await asyncio.wait([future])
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        future.exception()  # the cancellation goes first
+        raise cancelled
+    try:
+        return future.result()
+    except (OSError, ValueError) as error:
+        raise DownloadError(f"cannot write {str(target)!r}: {_reason(error)}", path=str(target)) from error
+
+
+def exists_error(path: str) -> DownloadError:
+    """Return the error for a target that is there already."""
+    return DownloadError(f"{path!r} exists: pass overwrite=True, or another directory or template", path=path)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, OSError):
+        return "the disk is full" if error.errno == errno.ENOSPC else error.strerror or str(error)
+    return str(error)
