@@ -39,6 +39,7 @@ class Wire(Protocol):
 
     def get_write_buffer_size(self) -> int:
         """Return how many bytes are written and not with the kernel yet."""
+        ...
 
 
 def watch_arrival(transport: Wire | None, headers: Callable[[], int]) -> Arrived | None:

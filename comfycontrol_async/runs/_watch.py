@@ -74,7 +74,8 @@ class Watcher:
     ) -> None:
         self._workflows = workflows
         self._direct = direct
-        self.policy, self._limiter, self._clock = policy, limiter, clock
+        self.policy: WatchPolicy = policy
+        self._limiter, self._clock = limiter, clock
         self._submitted = 0
         self._durations: list[float] = []
         self._loop: asyncio.AbstractEventLoop | None = None
