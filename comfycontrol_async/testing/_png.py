@@ -18,14 +18,17 @@ def write_png(width: int, height: int, color: tuple[int, int, int], text: dict[s
     return _SIGNATURE + b"".join(chunks)
 
 
-def pad_png(data: bytes, size: int) -> bytes:
-    """Return `data` grown to `size` bytes by a chunk that viewers skip; no byte of it is constant filler."""
-    room = size - len(data) - _OVERHEAD
+def pad(data: bytes, size: int) -> bytes:
+    """Return `data` grown to `size` bytes, a PNG by a chunk that viewers skip; no byte of it is constant filler."""
+    png = data.startswith(_SIGNATURE)
+    room = size - len(data) - (_OVERHEAD if png else 0)
     if room < 0:
         return data
-    end = len(data) - _OVERHEAD
     pattern = bytes(range(251))  # a prime length, so that a wrong offset of a resumed download shows
     filler = (pattern * (room // len(pattern) + 1))[:room]
+    if not png:
+        return data + filler
+    end = len(data) - _OVERHEAD
     return data[:end] + _chunk(_PADDING, filler) + data[end:]
 
 

@@ -4,13 +4,14 @@ from typing import Any
 
 import pytest
 
+from comfycontrol_async.testing import Failure
 from comfycontrol_async.testing.server._graph import (
     Placeholder,
     bad_file_names,
     find_placeholders,
     graph_fault,
-    output_nodes,
     parse_placeholder,
+    prompt_fault,
     substitute,
 )
 
@@ -56,31 +57,76 @@ def test_finding_and_filling_in() -> None:
     assert graph["1"]["inputs"]["a"] == "$text(x)"
 
 
+def test_titles_are_left_alone() -> None:
+    """A placeholder counts in inputs only, as for the client: not in a title."""
+    graph = {"1": {"class_type": "A", "inputs": {"x": "$text(a)"}, "_meta": {"title": "$text(b)"}}}
+    assert [it.name for it in find_placeholders(graph)] == ["a"]
+    assert substitute(graph, lambda _: "filled")["1"] == {
+        "class_type": "A",
+        "inputs": {"x": "filled"},
+        "_meta": {"title": "$text(b)"},
+    }
+
+
+SAVE = {"class_type": "SaveImage", "inputs": {"images": ["1", 0]}}
+IMAGE = {"class_type": "EmptyImage", "inputs": {"width": 8}}
+
+
+def node(**inputs: Any) -> dict[str, Any]:
+    """Return a node of a class that nothing is known of."""
+    return {"class_type": "Custom", "inputs": inputs}
+
+
 @pytest.mark.parametrize(
     ("graph", "fault"),
     [
-        pytest.param({"1": {"class_type": "A", "inputs": {}}}, None, id="good"),
-        pytest.param({}, "no nodes", id="empty"),
-        pytest.param({"nodes": [], "links": []}, "not in API format", id="ui-format"),
-        pytest.param({"1": {"inputs": {}}}, "not in API format", id="no-class"),
-        pytest.param({"1": {"class_type": "A"}}, "no inputs", id="no-inputs"),
-        pytest.param({"1": {"class_type": "A", "inputs": {"x": "$choice(a, b)"}}}, "2 to 4 options", id="one-option"),
+        pytest.param({"1": node()}, None, id="good"),
+        pytest.param({"nodes": [], "links": []}, ("invalid_prompt", "not in API format"), id="ui-format"),
+        pytest.param({"1": {"inputs": {}}}, ("invalid_prompt", "not in API format"), id="no-class"),
+        pytest.param({"1": {"class_type": "A"}}, ("exception_during_inner_validation", "no inputs"), id="no-inputs"),
+        pytest.param({"1": node(x="$choice(a, b)")}, ("invalid_prompt", "2 to 4 options"), id="one-option"),
     ],
 )
-def test_faults(graph: dict[str, Any], fault: str | None) -> None:
-    """A graph that cannot run is told by its reason."""
-    found = graph_fault(graph)
-    assert found == fault if fault is None else fault in str(found)
+def test_faults(graph: dict[str, Any], fault: tuple[str, str] | None) -> None:
+    """A graph that cannot run whatever its values is refused with the reason."""
+    check(graph_fault(graph), fault)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "fault"),
+    [
+        pytest.param({"1": IMAGE, "2": SAVE}, None, id="good"),
+        pytest.param({"1": IMAGE, "2": node(x=["1", 0], y=["1", 1], z=1)}, None, id="custom-output"),
+        pytest.param({}, ("prompt_no_outputs", "no outputs"), id="empty"),
+        pytest.param({"1": IMAGE}, ("prompt_no_outputs", "no outputs"), id="no-output"),
+        pytest.param({"2": SAVE}, ("exception_during_inner_validation", "images: there is no node '1'"), id="absent"),
+        pytest.param({"1": node(x=["1", 0])}, ("dependency_cycle", "1 -> 1"), id="self"),
+        pytest.param(
+            {"1": node(x=["2", 0]), "2": node(x=["1", 0])}, ("dependency_cycle", "feed each other"), id="loop"
+        ),
+        pytest.param({"1": node(x=[1, 2, 3])}, ("bad_linked_input", "x: a list must be a link"), id="list-of-three"),
+        pytest.param({"1": node(x=[])}, ("bad_linked_input", "x: a list"), id="empty-list"),
+        pytest.param({"1": node(x=[1, 0])}, ("exception_during_inner_validation", "x: a list"), id="number-as-id"),
+        pytest.param({"1": node(x=["1", 0.5])}, ("exception_during_inner_validation", "x: a list"), id="float-slot"),
+        pytest.param({"1": node(x=["1", True])}, ("exception_during_inner_validation", "x: a list"), id="bool-slot"),
+    ],
+)
+def test_prompt_faults(prompt: dict[str, Any], fault: tuple[str, str] | None) -> None:
+    """What ComfyUI refuses in a filled graph is refused with its error type, where no definitions are needed."""
+    check(prompt_fault(prompt), fault)
+
+
+def check(found: Failure | None, expected: tuple[str, str] | None) -> None:
+    """Compare the type, and a part of the message."""
+    if expected is None or found is None:
+        assert found is None
+        assert expected is None
+        return
+    assert found.exception_type == expected[0]
+    assert expected[1] in str(found.exception_message)
 
 
 def test_file_names() -> None:
     """File names hold letters, digits, hyphens and underscores only."""
     graph = {"1": {"inputs": {"a": "$file(good-name_1)", "b": "$file(bad.png)", "c": f"$file({'x' * 256})"}}}
     assert bad_file_names(graph) == ["bad.png", "x" * 256]
-
-
-def test_output_nodes() -> None:
-    """Nodes that save or preview make outputs."""
-    kinds = ["SaveImage", "PreviewImage", "SaveAnimatedWEBP", "LoadImage", "PreviewAny"]
-    graph: dict[str, Any] = {kind: {"class_type": kind, "inputs": {}} for kind in kinds} | {"nodes": []}
-    assert [node_id for node_id, _ in output_nodes(graph)] == kinds[:3]

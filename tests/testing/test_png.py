@@ -6,7 +6,7 @@ import zlib
 import pytest
 
 from comfycontrol_async.testing import read_png_text
-from comfycontrol_async.testing._png import pad_png, write_png
+from comfycontrol_async.testing._png import pad, write_png
 
 TEXTS = {"prompt": '{"1": "plain"}', "latin": "caf\u00e9", "wide": "\u732b \U0001f408", "empty": ""}
 
@@ -32,7 +32,7 @@ def test_image_is_a_real_one() -> None:
 def test_padding(extra: int) -> None:
     """Padding gives the exact size and leaves the texts readable."""
     data = write_png(3, 2, (0, 0, 0), TEXTS)
-    padded = pad_png(data, len(data) + extra)
+    padded = pad(data, len(data) + extra)
     assert len(padded) == len(data) + extra
     assert read_png_text(padded) == TEXTS
 
@@ -40,7 +40,7 @@ def test_padding(extra: int) -> None:
 def test_no_room_for_padding() -> None:
     """A size that leaves no room for a chunk changes nothing."""
     data = write_png(3, 2, (0, 0, 0), {})
-    assert pad_png(data, len(data) + 11) is data
+    assert pad(data, len(data) + 11) is data
 
 
 def test_compressed_texts() -> None:

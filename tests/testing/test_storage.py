@@ -31,12 +31,12 @@ async def test_outputs_carry_the_graph_that_ran() -> None:
     """Each output node leaves a PNG with the filled-in graph, in the order of the graph."""
     graph = {
         "1": {"class_type": "EmptyLatentImage", "inputs": {"width": "$text(width)", "height": 9000}},
-        "7": {"class_type": "PreviewImage", "inputs": {}},
+        "7": {"class_type": "SaveImage", "inputs": {}},
         "2": {"class_type": "SaveImage", "inputs": {"filename_prefix": "sub/d\u00e9j\u00e0 vu"}},
     }
     async with serving(**DONE) as api:
         found = await urls(api, graph, **{"$width": "20"})
-        assert [url.split("?")[0].rsplit("/", 1)[1] for url in found] == ["ComfyUI_00001_.png", "d_j_vu_00002_.png"]
+        assert [url.split("?")[0].rsplit("/", 1)[1] for url in found] == ["ComfyUI_00001_.png", "d_j_vu_00001_.png"]
         for url in found:
             assert url.startswith(f"{api.server.storage_url}/outputs/")
             reply = await download(api, url)
@@ -62,9 +62,9 @@ async def test_sizes(inputs: dict[str, Any], size: tuple[int, int]) -> None:
 
 
 async def test_no_outputs() -> None:
-    """A workflow without an output node completes with none."""
+    """A workflow that only shows previews completes with no outputs."""
     async with serving(**DONE) as api:
-        assert await urls(api, {"1": {"class_type": "EmptyImage", "inputs": {}}}) == []
+        assert await urls(api, {"1": {"class_type": "PreviewImage", "inputs": {}}}) == []
 
 
 async def test_not_completed() -> None:

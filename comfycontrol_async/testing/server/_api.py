@@ -16,7 +16,7 @@ from comfycontrol_async.testing.server._edge import Edge, refuse
 from comfycontrol_async.testing.server._faults import Fault, Faults
 from comfycontrol_async.testing.server._ports import cut, send, send_truncated
 from comfycontrol_async.testing.server._records import Answer, ApiError, RequestRecord, Stream, error_answer
-from comfycontrol_async.testing.server._state import State
+from comfycontrol_async.testing.server._state import Executor, State
 from comfycontrol_async.testing.server._validation import check_id
 
 Handler = Callable[[Call], Awaitable[Answer | Stream]]
@@ -79,7 +79,7 @@ def handler_of(method: str, route: Route) -> Handler:
 class ApiPort:
     """Takes the requests to the API: network, edge, ordered faults, token, handler."""
 
-    def __init__(self, state: State, edge: Edge, faults: Faults, token: str) -> None:
+    def __init__(self, state: State, executor: Executor, edge: Edge, faults: Faults, token: str) -> None:
         options = state.options
         self.requests: list[RequestRecord] = []
         self.arrivals: list[float] = []
@@ -88,6 +88,7 @@ class ApiPort:
         self.expired = False
         self.streams: set[asyncio.Transport | None] = set()
         self._state = state
+        self._executor = executor
         self._time = state.time
         self._edge = edge
         self._faults = faults
@@ -157,7 +158,9 @@ class ApiPort:
         if fault is None or fault.effect:
             try:
                 self._check_token(request)
-                answer = await handler_of(record.method, route)(Call(self._state, request, record, route.id))
+                answer = await handler_of(record.method, route)(
+                    Call(self._state, self._executor, request, record, route.id)
+                )
             except ApiError as error:
                 answer = error_answer(error.status, error.message)
             except ConnectionError:

@@ -4,7 +4,7 @@ import attrs
 from aiohttp import web
 
 from comfycontrol_async.testing.server._records import RequestRecord
-from comfycontrol_async.testing.server._state import State
+from comfycontrol_async.testing.server._state import Executor, State
 from comfycontrol_async.testing.server._validation import Form, read_form
 
 
@@ -13,6 +13,7 @@ class Call:
     """One request on its way through a handler; `id` is the one in the path, if any."""
 
     state: State
+    executor: Executor
     request: web.BaseRequest
     record: RequestRecord
     id: str

@@ -19,18 +19,6 @@ from comfycontrol_async.testing.server._validation import (
 
 _STATUSES = ("active", "disabled")
 _HISTORY = 10
-_STATS = {
-    "system": {
-        "os": "posix",
-        "ram_total": 64 << 30,
-        "ram_free": 48 << 30,
-        "comfyui_version": "0.3.77",
-        "python_version": "3.12.12",
-    },
-    "devices": [{"name": "cuda:0", "type": "cuda", "vram_total": 24 << 30, "vram_free": 20 << 30}],
-    "dev_mode": False,
-    "extensions": ["ComfyUI-Manager"],
-}
 _CHECKS: dict[str, Callable[[Any], Any]] = {
     "name": lambda value: check_text(value, "name", 100),
     "endpoint": check_endpoint,
@@ -75,10 +63,7 @@ async def update_runner(call: Call) -> Answer:
 async def interrupt_runner(call: Call) -> Answer:
     """POST /v1/runner/{id}/interrupt: whatever runs there is cancelled."""
     existing(call.state.runners.get(call.id))
-    now = call.now
-    for record in call.state.workflows.by_id.values():
-        if record.runner_id == call.id and record.life.status(now) == "running":
-            record.life = record.life.end(now, "cancelled")
+    await call.executor.interrupt(call.id)
     return Answer(200)
 
 
@@ -108,7 +93,7 @@ async def managed_runner_history(call: Call) -> Answer:
 async def managed_runner_stats(call: Call) -> Answer:
     """GET /v1/managed-runner/{id}/stats."""
     _managed(call)
-    return json_answer(_STATS)
+    return json_answer(await call.executor.stats(call.id))
 
 
 async def get_user(call: Call) -> Answer:

@@ -5,8 +5,9 @@ from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
 from comfycontrol_async.testing.server._call import Call
-from comfycontrol_async.testing.server._graph import bad_file_names, find_placeholders, graph_fault
-from comfycontrol_async.testing.server._life import OUTCOMES, Failure, Life, plan_life, plan_waiting
+from comfycontrol_async.testing.server._graph import find_placeholders
+from comfycontrol_async.testing.server._life import plan_waiting
+from comfycontrol_async.testing.server._outputs import safe_name
 from comfycontrol_async.testing.server._records import Answer, ApiError, CutError, Stream, json_answer
 from comfycontrol_async.testing.server._serializers import full, outputs, summary, update
 from comfycontrol_async.testing.server._state import State
@@ -21,10 +22,8 @@ from comfycontrol_async.testing.server._validation import (
 from comfycontrol_async.testing.server._workflows import (
     StoredFile,
     WorkflowRecord,
-    failure_of,
     make_id,
     pair_up,
-    safe_name,
 )
 
 _LISTED = ("completed", "running", "queued", "failed", "cancelled")
@@ -59,11 +58,10 @@ async def get_workflow(call: Call) -> Answer:
 async def cancel_workflow(call: Call) -> Answer:
     """POST /v1/workflow/{id}/cancel: only what is queued or running."""
     record = call.state.workflow(call.id)
-    now = call.now
-    status = record.life.status(now)
+    status = record.life.status(call.now)
     if status not in ("queued", "running"):
         raise ApiError(400, f"workflow cannot be cancelled while it is {status}")
-    record.life = record.life.end(now + call.state.options.cancel_delay, "cancelled")
+    await call.executor.cancel(record)
     return Answer(200)
 
 
@@ -89,15 +87,16 @@ async def subscribe_workflow(call: Call) -> Stream:
 
 
 async def _events(state: State, record: WorkflowRecord) -> AsyncGenerator[bytes, None]:
-    """Yield an update at once and then at every tick, until the end or the last update allowed."""
-    began = state.time.now()
-    for tick in range(1, state.options.sse_updates + 1):
-        event = update(record, state.time.now(), state.signer)
+    """Yield an update at once, then at every tick and change, until the end or the last update allowed."""
+    tick = state.time.now()
+    for left in reversed(range(state.options.sse_updates)):
+        now = state.time.now()
+        event = update(record, now, state.signer)
         yield b"data: " + json.dumps(event).encode() + b"\n\n"
-        if event["status"] in _ENDS or tick == state.options.sse_updates:
+        if event["status"] in _ENDS or not left:
             return
-        wait = began + tick * state.options.sse_interval - state.time.now()
-        if not await state.time.sleep(max(0.0, wait)):
+        tick += state.options.sse_interval if now >= tick else 0.0
+        if not await state.time.sleep(max(0.0, tick - state.time.now()), record.sleeping):
             raise CutError
 
 
@@ -137,13 +136,9 @@ def _start(
 ) -> Answer:
     _check_values(graph, values, files)
     state, now = call.state, call.now
-    index = state.workflows.next_index()
-    runner_id, managed_runner_id = state.choose_runner(tags)
-    ending = _ending(state.outcome(index), graph)
-    failure = ending if isinstance(ending, Failure) else None
     record = WorkflowRecord(
         id=make_id(state.rng),
-        index=index,
+        index=state.workflows.next_index(),
         name=name,
         tags=tags,
         graph=graph,
@@ -151,34 +146,11 @@ def _start(
         files=files,
         params=pair_up(graph, values, files),
         created=now,
-        runner_id=runner_id,
-        managed_runner_id=managed_runner_id,
         prompt_id=make_id(state.rng),
-        life=_plan(call, index, ending, now, has_runner=bool(runner_id or managed_runner_id)),
+        life=plan_waiting(now),
         time=state.time,
         seed=state.rng.getrandbits(64),
-        failure=failure,
     )
+    call.executor.submit(record)
     state.workflows.add(record)
     return json_answer(summary(record, now), 201)
-
-
-def _ending(outcome: str | Failure, graph: dict[str, Any]) -> str | Failure:
-    """Return how a workflow ends: as it was asked for, unless its graph cannot run."""
-    if not isinstance(outcome, Failure) and outcome not in OUTCOMES:
-        raise ValueError(f"outcome must return a Failure or one of {', '.join(OUTCOMES)}, not {outcome!r}")
-    if graph_fault(graph) is not None:
-        return "invalid"
-    bad_names = bad_file_names(graph)
-    if not bad_names and outcome != "failed":
-        return outcome
-    if bad_names:
-        return failure_of(graph, "ValueError", f"file name {bad_names[0]!r} is not allowed")
-    return failure_of(graph)
-
-
-def _plan(call: Call, index: int, ending: str | Failure, now: float, *, has_runner: bool) -> Life:
-    outcome = "failed" if isinstance(ending, Failure) else ending
-    if not has_runner and outcome != "invalid":
-        return plan_waiting(now)
-    return plan_life(now, call.state.options.delays, call.state.options.run_time(index), outcome)

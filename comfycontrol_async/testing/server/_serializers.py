@@ -72,4 +72,4 @@ def outputs(record: WorkflowRecord, signer: UrlSigner) -> list[dict[str, Any]]:
 
 
 def _failure(record: WorkflowRecord, now: float) -> Failure | None:
-    return record.failure if record.life.status(now) == "failed" else None
+    return record.failure if record.life.status(now) in ("failed", "invalid") else None

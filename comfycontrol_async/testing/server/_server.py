@@ -17,7 +17,8 @@ from comfycontrol_async.testing.server._options import ServerOptions, takes_opti
 from comfycontrol_async.testing.server._ports import HttpPort
 from comfycontrol_async.testing.server._records import LeakedCredential, LiveView, RequestRecord
 from comfycontrol_async.testing.server._signing import UrlSigner
-from comfycontrol_async.testing.server._state import State, always_completed
+from comfycontrol_async.testing.server._simulation import Simulation
+from comfycontrol_async.testing.server._state import Executor, State, always_completed
 from comfycontrol_async.testing.server._storage import StoragePort
 from comfycontrol_async.testing.server._thread import LoopThread
 from comfycontrol_async.testing.server._time import ServerTime
@@ -61,9 +62,10 @@ class LocalServer:
         self._time = ServerTime(options.speed)
         self._signer = UrlSigner(self._time, options.url_lifetime)
         self._state = State(options, self._time, self._signer)
+        self._executor: Executor = Simulation(self._state)
         self._faults = Faults()
         counter = make_edge(options.edge, options.limit, options.period, options.cooldown, options.edge_phase)
-        self._api = ApiPort(self._state, counter, self._faults, self._token)
+        self._api = ApiPort(self._state, self._executor, counter, self._faults, self._token)
         self._storage = StoragePort(self._state)
         self._ports = (HttpPort(self._api.handle, options.keepalive), HttpPort(self._storage.handle, options.keepalive))
         self._bound = (options.port, options.storage_port)

@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Callable, Iterable
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from comfycontrol_async.testing.server._life import Failure
 from comfycontrol_async.testing.server._options import ServerOptions
@@ -13,6 +13,28 @@ from comfycontrol_async.testing.server._workflows import WorkflowRecord, Workflo
 
 Json = dict[str, Any]
 _Resource = TypeVar("_Resource")
+
+
+class Executor(Protocol):
+    """What runs the workflows: a schedule, or real ComfyUIs."""
+
+    async def start(self) -> None:
+        """Begin, or go on after `stop`."""
+
+    async def stop(self) -> None:
+        """End all tasks; what was begun can go on later."""
+
+    def submit(self, record: WorkflowRecord) -> None:
+        """Take a new workflow, whose values were checked."""
+
+    async def cancel(self, record: WorkflowRecord) -> None:
+        """Cancel a workflow that is queued or running."""
+
+    async def interrupt(self, runner_id: str) -> None:
+        """Cancel what runs on a self-hosted runner."""
+
+    async def stats(self, runner_id: str) -> Json:
+        """Return what the ComfyUI of a managed runner says of its machine."""
 
 
 class State:

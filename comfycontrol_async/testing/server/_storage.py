@@ -6,7 +6,8 @@ import zlib
 import attrs
 from aiohttp import web
 
-from comfycontrol_async.testing._png import pad_png
+from comfycontrol_async.testing._png import pad
+from comfycontrol_async.testing.server._outputs import MEDIA_TYPES, extension_of
 from comfycontrol_async.testing.server._ports import send_and_cut
 from comfycontrol_async.testing.server._records import LeakedCredential, RequestRecord
 from comfycontrol_async.testing.server._state import State
@@ -61,14 +62,14 @@ class StoragePort:
         data = self._content(record.path)
         if data is None:
             return web.Response(status=404)
-        return _ranged(request, data)
+        return _ranged(request, data, MEDIA_TYPES.get(extension_of(record.path), "application/octet-stream"))
 
     def _content(self, path: str) -> bytes | None:
         _, _, workflow_id, name = path.split("/", 3)
         record = self._state.workflows.by_id.get(workflow_id)
-        data = None if record is None else record.image(name)
+        data = None if record is None else record.content(name)
         size = self._state.options.output_size
-        return data if data is None or size is None else pad_png(data, size)
+        return data if data is None or size is None else pad(data, size)
 
     def _take_fault(self) -> _DownloadFault | None:
         if not self._faults:
@@ -103,9 +104,9 @@ def _leaks(request: web.BaseRequest) -> list[LeakedCredential]:
     return found
 
 
-def _ranged(request: web.BaseRequest, data: bytes) -> web.Response:
+def _ranged(request: web.BaseRequest, data: bytes, media_type: str) -> web.Response:
     etag = f'"{zlib.crc32(data):08x}-{len(data)}"'
-    headers = {"Accept-Ranges": "bytes", "ETag": etag, "Content-Type": "image/png"}
+    headers = {"Accept-Ranges": "bytes", "ETag": etag, "Content-Type": media_type}
     wanted = _RANGE.fullmatch(request.headers.get("Range", ""))
     if wanted is None or request.headers.get("If-Range", etag) != etag or wanted.group() == "bytes=-":
         return web.Response(body=data, headers=headers)

@@ -43,16 +43,19 @@ class ServerTime:
         """Return the server's own time for a Date header."""
         return _http_date(int(self._epoch + self.now()))
 
-    async def sleep(self, seconds: float) -> bool:
-        """Wait `seconds` server seconds; return False, and early, when the server stops."""
+    async def sleep(self, seconds: float, group: "set[asyncio.Future[bool]] | None" = None) -> bool:
+        """Wait `seconds` server seconds, or until `wake(group)`; return False, and early, when the server stops."""
         if self._over:
             return False
         woken: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         timer = SYSTEM_CLOCK.call_later(seconds / self._speed, lambda: None if woken.done() else woken.set_result(True))
+        group = set() if group is None else group
+        group.add(woken)
         self._sleeping.add(woken)
         try:
             return await woken
         finally:
+            group.discard(woken)
             self._sleeping.discard(woken)
             timer.cancel()
 
@@ -62,6 +65,13 @@ class ServerTime:
         for woken in self._sleeping:
             if not woken.done():
                 woken.set_result(False)
+
+
+def wake(group: set[asyncio.Future[bool]]) -> None:
+    """End the waits of a group early."""
+    for woken in group:
+        if not woken.done():
+            woken.set_result(True)
 
 
 @functools.lru_cache(maxsize=4096)

@@ -1,22 +1,18 @@
 """Workflows: their records, and the store that keeps them in order."""
 
+import asyncio
 import itertools
-import json
+import math
 import random
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import attrs
 
-from comfycontrol_async.testing._png import write_png
-from comfycontrol_async.testing.server._graph import Placeholder, find_placeholders, output_nodes, substitute
+from comfycontrol_async.testing.server._graph import Placeholder, find_placeholders, substitute
 from comfycontrol_async.testing.server._life import Failure, Life
+from comfycontrol_async.testing.server._outputs import make_content, name_outputs, output_nodes
 from comfycontrol_async.testing.server._time import ServerTime
-
-_LARGEST = 256
-_USUAL = 64
-_UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 
 
 @attrs.frozen
@@ -31,7 +27,7 @@ class StoredFile:
 
 @attrs.frozen
 class OutputFile:
-    """An image that a completed workflow wrote."""
+    """A file that a completed workflow left; `name` has the folder, if any, before a `/`."""
 
     id: str
     node_id: str
@@ -43,7 +39,8 @@ class WorkflowRecord:
     """One workflow as the server knows it.
 
     `params` are the (name, value) pairs the API shows, `values` the submitted form fields, `files` the submitted
-    files by placeholder name, `index` the order of creation, and `created` is in server seconds.
+    files by placeholder name, `index` the order of creation, and `created` is in server seconds. `sleeping` are the
+    streams that wait for the next tick or change.
     """
 
     id: str
@@ -55,16 +52,17 @@ class WorkflowRecord:
     files: Mapping[str, StoredFile]
     params: Sequence[tuple[str, str]]
     created: float
-    runner_id: str | None
-    managed_runner_id: str | None
     prompt_id: str
     life: Life
     time: ServerTime = attrs.field(repr=False)
     seed: int = attrs.field(repr=False)
+    runner_id: str | None = None
+    managed_runner_id: str | None = None
     failure: Failure | None = None
+    sleeping: set[asyncio.Future[bool]] = attrs.field(factory=set, init=False, repr=False)
     _prompt: dict[str, Any] | None = attrs.field(default=None, init=False, repr=False)
     _outputs: list[OutputFile] | None = attrs.field(default=None, init=False, repr=False)
-    _images: dict[str, bytes] = attrs.field(factory=dict, init=False, repr=False)
+    _contents: dict[str, bytes] = attrs.field(factory=dict, init=False, repr=False)
 
     @property
     def status(self) -> str:
@@ -80,27 +78,23 @@ class WorkflowRecord:
 
     @property
     def outputs(self) -> list[OutputFile]:
-        """The files it leaves when it completes: one for each output node."""
+        """The files it leaves when it completes."""
         if self._outputs is None:
             rng = random.Random(self.seed + 1)
-            nodes = output_nodes(self.prompt)
-            self._outputs = [
-                OutputFile(f"output-{make_id(rng)}", node_id, f"{_prefix(node)}_{number:05}_.png")
-                for number, (node_id, node) in enumerate(nodes, 1)
-            ]
+            named = name_outputs(self.prompt)
+            self._outputs = [OutputFile(f"output-{make_id(rng)}", node_id, name) for node_id, name in named]
         return self._outputs
 
-    def image(self, name: str) -> bytes | None:
-        """Return the content of the output called `name`."""
-        if name not in self._images and any(output.name == name for output in self.outputs):
-            width, height, color = _look(self.prompt, self.seed)
-            # ComfyUI writes the graph as ASCII JSON into a tEXt chunk.
-            self._images[name] = write_png(width, height, color, {"prompt": json.dumps(self.prompt)})
-        return self._images.get(name)
+    def content(self, name: str) -> bytes | None:
+        """Return what is in the output called `name`."""
+        if name not in self._contents and any(output.name == name for output in self.outputs):
+            self._contents[name] = make_content(name, self.prompt, self.seed)
+        return self._contents.get(name)
 
     def _fill_in(self) -> dict[str, Any]:
         rng = random.Random(self.seed)
-        started = self.life.started_at(float("inf")) or self.created
+        planned = self.life.running
+        started = planned if math.isfinite(planned) else self.created  # without a runner it never starts
         milliseconds = int(self.time.unix(started) * 1000)
 
         def value_of(placeholder: Placeholder) -> Any:
@@ -178,42 +172,3 @@ def failure_of(
     node_id, node = nodes[0]
     node_type = node.get("class_type") if isinstance(node, dict) else None
     return Failure(node_id or None, node_type, exception_type, message)
-
-
-def safe_name(text: str) -> str:
-    """Return `text` fit for a file name."""
-    return _UNSAFE.sub("_", text).strip(".") or "file"
-
-
-def _prefix(node: dict[str, Any]) -> str:
-    prefix = _inputs(node).get("filename_prefix", "ComfyUI")
-    return safe_name(str(prefix).rsplit("/", 1)[-1])
-
-
-def _look(prompt: dict[str, Any], seed: int) -> tuple[int, int, tuple[int, int, int]]:
-    for node in prompt.values():
-        inputs = _inputs(node)
-        if inputs and node.get("class_type") in ("EmptyImage", "EmptyLatentImage"):
-            color = _number(inputs.get("color"), seed & 0xFFFFFF) & 0xFFFFFF
-            return _side(inputs.get("width")), _side(inputs.get("height")), _rgb(color)
-    return _USUAL, _USUAL, _rgb(seed & 0xFFFFFF)
-
-
-def _inputs(node: Any) -> dict[str, Any]:
-    inputs = node.get("inputs") if isinstance(node, dict) else None
-    return inputs if isinstance(inputs, dict) else {}
-
-
-def _rgb(color: int) -> tuple[int, int, int]:
-    return color >> 16, color >> 8 & 0xFF, color & 0xFF
-
-
-def _side(value: Any) -> int:
-    return min(_LARGEST, max(1, _number(value, _USUAL)))
-
-
-def _number(value: Any, default: int) -> int:
-    try:
-        return int(value)
-    except (TypeError, ValueError):
-        return default

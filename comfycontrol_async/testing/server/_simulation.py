@@ -1,0 +1,73 @@
+"""Workflows that run by a schedule, with no ComfyUI behind them."""
+
+from comfycontrol_async.testing.server._graph import bad_file_names, graph_fault, prompt_fault
+from comfycontrol_async.testing.server._life import OUTCOMES, Failure, plan_life, plan_waiting
+from comfycontrol_async.testing.server._state import Json, State
+from comfycontrol_async.testing.server._workflows import WorkflowRecord, failure_of
+
+_STATS: Json = {
+    "system": {
+        "os": "posix",
+        "ram_total": 64 << 30,
+        "ram_free": 48 << 30,
+        "comfyui_version": "0.3.77",
+        "python_version": "3.12.12",
+    },
+    "devices": [{"name": "cuda:0", "type": "cuda", "vram_total": 24 << 30, "vram_free": 20 << 30}],
+    "dev_mode": False,
+    "extensions": ["ComfyUI-Manager"],
+}
+
+
+class Simulation:
+    """Plans the whole life of a workflow when it is made: as `outcome` says, unless its graph cannot run."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+
+    async def start(self) -> None:
+        """Do nothing: schedules need no task."""
+
+    async def stop(self) -> None:
+        """Do nothing: schedules go on."""
+
+    def submit(self, record: WorkflowRecord) -> None:
+        """Plan the life of a new workflow, with a runner that its tags allow."""
+        state, now = self._state, record.created
+        record.runner_id, record.managed_runner_id = state.choose_runner(record.tags)
+        ending = self._ending(record)
+        if isinstance(ending, Failure):
+            record.failure = ending
+        outcome = ending if isinstance(ending, str) else "failed"
+        fault = graph_fault(record.graph) or prompt_fault(record.prompt)
+        if fault is not None:
+            record.failure, outcome = fault, "invalid"
+        if record.runner_id or record.managed_runner_id or outcome == "invalid":
+            record.life = plan_life(now, state.options.delays, state.options.run_time(record.index), outcome)
+        else:
+            record.life = plan_waiting(now)
+
+    def _ending(self, record: WorkflowRecord) -> str | Failure:
+        outcome = self._state.outcome(record.index)
+        if not isinstance(outcome, Failure) and outcome not in OUTCOMES:
+            raise ValueError(f"outcome must return a Failure or one of {', '.join(OUTCOMES)}, not {outcome!r}")
+        bad_names = bad_file_names(record.graph)
+        if bad_names:
+            return failure_of(record.graph, "ValueError", f"file name {bad_names[0]!r} is not allowed")
+        return failure_of(record.graph) if outcome == "failed" else outcome
+
+    async def cancel(self, record: WorkflowRecord) -> None:
+        """End a workflow that is queued or running, `cancel_delay` later."""
+        now = self._state.time.now()
+        record.life = record.life.end(now + self._state.options.cancel_delay, "cancelled")
+
+    async def interrupt(self, runner_id: str) -> None:
+        """Cancel whatever runs on a runner."""
+        now = self._state.time.now()
+        for record in self._state.workflows.by_id.values():
+            if record.runner_id == runner_id and record.life.status(now) == "running":
+                record.life = record.life.end(now, "cancelled")
+
+    async def stats(self, runner_id: str) -> Json:
+        """Return what a ComfyUI says of its machine."""
+        return _STATS
