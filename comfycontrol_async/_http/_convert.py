@@ -6,6 +6,7 @@ is a `ResponseFormatError` with the JSON path of the first fault. No fault text 
 """
 
 import logging
+import math
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import cache
@@ -86,7 +87,7 @@ def _hook(cls: Any) -> Callable[[Any, Any], Any]:
 def _converter() -> Converter:
     converter = Converter()
     converter.register_structure_hook(datetime, _datetime)
-    converter.register_structure_hook(datetime | None, lambda value, _: None if value is None else _datetime(value, _))
+    converter.register_structure_hook(datetime | None, _optional_datetime)
     # cattrs looks for classes before it asks functions and factories, and has hooks of its own for `str`: so text and
     # the enums, which are text too, are registered by class.
     converter.register_structure_hook(str, _str)
@@ -113,13 +114,23 @@ def _datetime(value: Any, _: Any) -> datetime:
     # `fromisoformat` gives the UTC singleton for "Z", and the API says that all times are UTC.
     if moment.tzinfo is UTC:
         return moment
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    try:
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("expected an ISO 8601 timestamp, found one that is out of range") from None
+
+
+def _optional_datetime(value: Any, _: Any) -> datetime | None:
+    # "0001-01-01T00:00:00Z" is how Go writes a time that was never set.
+    if value is None or (isinstance(value, str) and value.startswith("0001-")):
+        return None
+    return _datetime(value, _)
 
 
 def _str(value: Any, _: Any) -> str:
     if type(value) is str:
         return value
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
         return str(value)
     raise ValueError(f"expected text, found {_kind(value)}")
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
+from comfycontrol_async._http._html import html_text
 from comfycontrol_async._http._request import Response
 from comfycontrol_async._http._retry import Fate, parse_date, parse_digits, parse_retry_after
 from comfycontrol_async._settings import is_number
@@ -18,31 +19,77 @@ try:  # the extra `speedups`
 except ImportError:
     _loads = json.loads
 
-_TITLE = re.compile(rb"<title[^>]*>(.*?)</title>", re.IGNORECASE | re.DOTALL)
-_TAGS = re.compile(r"<(script|style)\b.*?</\1\s*>|<[^>]*>", re.IGNORECASE | re.DOTALL)
+_BOM = b"\xef\xbb\xbf"
+# Every digit becomes 0 and everything else a blank: a run of digits is then found by a plain search.
+_DIGITS = bytes(48 if 48 <= byte <= 57 else 32 for byte in range(256))
+# From 19 digits on a number may be beyond 64 bits, where orjson gives a rounded float.
+_LONG_NUMBER = b"0" * 19
+_HALF_PAIR = re.compile("[\ud800-\udfff]")
 
 
 def parse_json(body: bytes, content_type: str = "") -> Any:
-    """Parse a JSON body.
+    """Parse a JSON body; with and without orjson the value is the same.
+
+    Tolerated, so that one odd value does not lose a page: a byte order mark, NaN and Infinity, half a surrogate pair
+    (read as U+FFFD), integers of any size.
 
     Raises:
         ResponseFormatError: it is empty, HTML, cut short or otherwise no JSON.
     """
-    if not body.strip():
+    if not body or body.isspace():
         raise ResponseFormatError("the body is empty where JSON is due")
+    if _loads is not json.loads and _LONG_NUMBER not in body.translate(_DIGITS):
+        try:
+            return _loads(body)
+        except (ValueError, RecursionError):
+            pass  # Python's parser decides
     try:
-        return _loads(body)
+        return _parse(body)
     except (ValueError, RecursionError) as error:
-        if "html" in content_type or body.lstrip()[:1] == b"<":
-            raise ResponseFormatError(f"HTML where JSON is due: {html_text(body)}") from error
-        raise ResponseFormatError(f"the body is no JSON or was cut short: {error}") from error
+        cause = ValueError(str(error))  # the parser's own error holds the whole body
+        if "html" in content_type or body[:500].lstrip()[:1] == b"<":
+            raise ResponseFormatError(f"HTML where JSON is due: {html_text(body)}") from cause
+        raise ResponseFormatError(f"the body is no JSON or was cut short: {error}") from cause
+
+
+def _parse(body: bytes) -> Any:
+    text = body.removeprefix(_BOM).decode()
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError:
+        raise
+    except ValueError:  # a number of more digits than Python reads at once
+        value = json.loads(text, parse_int=_whole_number)
+    return _mended(value) if "\\ud" in text or "\\uD" in text else value
+
+
+def _whole_number(digits: str) -> int | float:
+    try:
+        return int(digits)
+    except ValueError:
+        return math.inf if digits[0] != "-" else -math.inf
+
+
+def _mended(value: Any) -> Any:
+    """Return the value with U+FFFD for every half of a surrogate pair, which no encoding can write."""
+    if isinstance(value, str):
+        return _HALF_PAIR.sub("\ufffd", value)
+    if isinstance(value, list):
+        return [_mended(item) for item in value]
+    if isinstance(value, dict):
+        return {_mended(key): _mended(item) for key, item in value.items()}
+    return value
 
 
 def fate_of(status: int) -> Fate:
-    """Tell what an error status says of the request's fate."""
+    """Return what an error status says of the request's fate.
+
+    408 and 425 (RFC 9110, 15.5.9; RFC 8470, 5.2) say that the server did not wait for it or would not take it yet;
+    that it was not processed is not said by all that send them.
+    """
     if status == 429:
         return Fate.REFUSED
-    return Fate.UNKNOWN if status >= 500 else Fate.FINAL
+    return Fate.UNKNOWN if status >= 500 or status in (408, 425) else Fate.FINAL
 
 
 def error_of(response: Response, method: str, path: str, now: datetime) -> APIError:
@@ -65,8 +112,8 @@ def error_of(response: Response, method: str, path: str, now: datetime) -> APIEr
 
 def _document(body: bytes) -> Mapping[str, Any]:
     try:
-        value = _loads(body)
-    except (ValueError, RecursionError):
+        value = parse_json(body)
+    except ResponseFormatError:
         return {}
     return value if isinstance(value, dict) else {}
 
@@ -90,13 +137,6 @@ def _message(status: int, headers: Mapping[str, str], body: bytes, document: Map
     for key in ("message", "detail", "title", "error"):
         if text := _text(document, key):
             return text
-    if "html" in headers.get("Content-Type", "") or body.lstrip()[:1] == b"<":
+    if "html" in headers.get("Content-Type", "") or body[:500].lstrip()[:1] == b"<":
         return html_text(body)
     return body[:500].decode(errors="replace").strip()
-
-
-def html_text(body: bytes) -> str:
-    """Return what an HTML error page says: its title, or the text of its beginning."""
-    if found := _TITLE.search(body):
-        return " ".join(found[1].decode(errors="replace").split())
-    return " ".join(_TAGS.sub(" ", body[:4000].decode(errors="replace")).split())

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import math
 import sys
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -10,7 +11,8 @@ from typing import Any
 import pytest
 
 from comfycontrol_async._http import _decode
-from comfycontrol_async._http._decode import error_of, fate_of, html_text, parse_json
+from comfycontrol_async._http._decode import error_of, fate_of, parse_json
+from comfycontrol_async._http._html import html_text
 from comfycontrol_async._http._request import Response
 from comfycontrol_async._http._retry import Fate
 from comfycontrol_async.errors import (
@@ -79,11 +81,30 @@ def test_without_speedups(monkeypatch: pytest.MonkeyPatch) -> None:
         pytest.param(b' \r\n{"a": 1}\n', {"a": 1}, id="white-space-around"),
         pytest.param(b'{"seed": 18446744073709551615}', {"seed": 2**64 - 1}, id="64-bit"),
         pytest.param(b'{"seed": -9223372036854775808}', {"seed": -(2**63)}, id="64-bit-negative"),
+        pytest.param(b'{"seed": 18446744073709551616}', {"seed": 2**64}, id="65-bit"),
+        pytest.param(b'{"seed": -9223372036854775809}', {"seed": -(2**63) - 1}, id="65-bit-negative"),
+        pytest.param(b'{"seed": ' + b"9" * 100 + b"}", {"seed": 10**100 - 1}, id="100-digits"),
+        pytest.param(b"[1, " + b"9" * 5000 + b", -" + b"9" * 5000 + b"]", [1, math.inf, -math.inf], id="5000-digits"),
+        pytest.param(b'{"a": 1e999, "b": -1e999}', {"a": math.inf, "b": -math.inf}, id="beyond-floats"),
+        pytest.param(b"[Infinity, -Infinity]", [math.inf, -math.inf], id="infinity"),
+        pytest.param(b'\xef\xbb\xbf{"a": 1}', {"a": 1}, id="byte-order-mark"),
+        pytest.param(b'["cat \\ud83d", "\\uDE00"]', ["cat \ufffd", "\ufffd"], id="half-a-pair"),
+        pytest.param(b'{"\\ud83d": {"b": ["\\ud83d"]}}', {"\ufffd": {"b": ["\ufffd"]}}, id="half-a-pair-inside"),
+        pytest.param(b'["\\ud83d\\ude00", "\\\\ud83d"]', ["\U0001f600", "\\ud83d"], id="whole-pair"),
+        pytest.param(b'{"id": "1234567890123456789012345"}', {"id": "1234567890123456789012345"}, id="digits-in-text"),
+        pytest.param(b'{"a": 1, "a": 2}', {"a": 2}, id="key-twice"),
     ],
 )
 def test_json(loads: str, body: bytes, value: object) -> None:
-    """JSON is read to the last digit."""
-    assert parse_json(body) == value
+    """JSON is read to the last digit, the same with and without orjson."""
+    read = parse_json(body)
+    assert read == value
+    assert repr(read) == repr(value)  # 1.0 equals 1
+
+
+def test_nan(loads: str) -> None:
+    """NaN, which Python programs write, does not lose the rest."""
+    assert repr(parse_json(b'{"a": NaN, "b": [1, NaN]}')) == "{'a': nan, 'b': [1, nan]}"
 
 
 @pytest.mark.parametrize(
@@ -94,6 +115,9 @@ def test_json(loads: str, body: bytes, value: object) -> None:
         pytest.param(b'{"id": "a1b2', "application/json", "no JSON or was cut short", id="truncated"),
         pytest.param(b'{"id": 1} trailing', "application/json", "no JSON or was cut short", id="trailing"),
         pytest.param(b'{"id": "\xff"}', "application/json", "no JSON or was cut short", id="not-utf-8"),
+        pytest.param(b'{"a": "\x01"}', "application/json", "no JSON or was cut short", id="control-character"),
+        pytest.param('{"a": 1}'.encode("utf-16"), "application/json", "no JSON or was cut short", id="utf-16"),
+        pytest.param(b'["\xed\xa0\x80"]', "application/json", "no JSON or was cut short", id="half-a-pair-in-bytes"),
         pytest.param(b"OK", "text/plain", "no JSON or was cut short", id="plain-text"),
         pytest.param(b"[" * 200_000, "application/json", "no JSON or was cut short", id="too-deep"),
         pytest.param(
@@ -110,6 +134,8 @@ def test_no_json(loads: str, body: bytes, content_type: str, message: str) -> No
     assert caught.value.json_path == "$"
     assert message in str(caught.value)
     assert str(caught.value).isprintable()
+    if "empty" not in message:
+        assert type(caught.value.__cause__) is ValueError, "the parser's own error holds the whole body"
 
 
 # Errors
@@ -127,11 +153,12 @@ def test_no_json(loads: str, body: bytes, content_type: str, message: str) -> No
         (403, PermissionDeniedError, Fate.FINAL),
         (404, NotFoundError, Fate.FINAL),
         (405, APIError, Fate.FINAL),
-        (408, APIError, Fate.FINAL),
+        (408, APIError, Fate.UNKNOWN),
         (409, APIError, Fate.FINAL),
         (413, APIError, Fate.FINAL),
         (415, APIError, Fate.FINAL),
         (422, APIError, Fate.FINAL),
+        (425, APIError, Fate.UNKNOWN),
         (429, RateLimitedError, Fate.REFUSED),
         (451, APIError, Fate.FINAL),
         (499, APIError, Fate.FINAL),

@@ -39,7 +39,7 @@ class Listing:
             total=self.total(),
             number=number,
             per_page=PER_PAGE,
-            invalid_items=[InvalidItem(index=0, message="bad", raw={}) for id in ids if id in self.invalid],
+            invalid_items=[InvalidItem(index=0, message="bad", raw={"id": id}) for id in ids if id in self.invalid],
         )
 
     def add(self, *ids: int) -> None:
@@ -235,6 +235,62 @@ async def test_a_total_that_lies() -> None:
     listing.total = lambda: 1000
     assert await walk(listing) == list(range(6))
     assert listing.fetched == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("total", "pages"),
+    [
+        pytest.param(lambda n: 10**9, [1, 2], id="huge"),
+        pytest.param(lambda n: 0, [1, 2], id="zero"),
+        pytest.param(lambda n: 3 + n, [1, 2, 3, 4, 5], id="growing"),
+        pytest.param(lambda n: 10**9 - n, [1, 2, 1, 2, 1, 2, 1, 2], id="shrinking"),
+    ],
+)
+async def test_one_page_for_every_number(total: Callable[[int], int], pages: list[int]) -> None:
+    """A server that does not know page numbers cannot keep a walk going, and gives no item twice."""
+    listing = Listing(0, 1, 2)
+    fetched: list[int] = []
+
+    async def fetch(number: int) -> Page[Item]:
+        fetched.append(number)
+        return attrs.evolve(await listing.fetch(1), number=number, total=total(len(fetched)))
+
+    assert [item.id for item in await Pager(fetch).all()] == [0, 1, 2]
+    assert fetched == pages
+
+
+async def test_one_page_of_malformed_items_for_every_number() -> None:
+    """Malformed items are told apart too, by their ids or by all that they are."""
+
+    async def fetch(number: int) -> Page[Item]:
+        raws: list[Any] = [{"id": 1}, ["no object"], None]
+        items = [InvalidItem(index=index, message="bad", raw=raw) for index, raw in enumerate(raws)]
+        fetched.append(number)
+        return Page(items=[], total=10**9, number=number, per_page=PER_PAGE, invalid_items=items)
+
+    fetched: list[int] = []
+    assert await Pager(fetch).all() == []
+    assert fetched == [1, 2]
+
+
+async def test_an_item_twice_on_one_page() -> None:
+    """An item that one page has twice is given once."""
+    assert await walk(Listing(0, 0, 1, 1)) == [0, 1]
+
+
+@pytest.mark.parametrize("total", [0, 2, 5], ids=str)
+async def test_a_total_that_is_too_small(total: int) -> None:
+    """A total below what is seen to be there loses nothing: full pages go on."""
+    listing = Listing(*range(8))
+    listing.total = lambda: total
+    assert await walk(listing) == list(range(8))
+
+
+async def test_a_page_of_what_was_pushed_on() -> None:
+    """When exactly a page of new items comes in between, the page of those seen already does not end the walk."""
+    listing = Listing(*range(9))
+    listing.changes[2] = lambda: listing.add(100, 101, 102)
+    assert await walk(listing) == list(range(9))
 
 
 async def test_an_error_ends_the_walk() -> None:
