@@ -100,6 +100,40 @@ def decoder_of(encoding: str, extension: str) -> Decoder:
     raise DownloadError(f"it is stored with the encoding {encoding!r}, which cannot be unpacked here")
 
 
+class _Boxes:
+    """Walks the boxes that an MP4 or MOV is made of (ISO 14496-12, 4.2): a whole one ends where a box ends.
+
+    For what is no MP4 this ends at the first box.
+    """
+
+    def __init__(self) -> None:
+        self._next: int | None = 0  # where the next box begins; None once that cannot be told
+        self._head = b""
+        self._kinds: set[bytes] = set()
+
+    def see(self, data: bytes, position: int) -> None:
+        """Take the bytes that stand at `position` of the file."""
+        end = position + len(data)
+        while self._next is not None and (start := self._next + len(self._head)) < end:
+            # Eight bytes, or sixteen where a size of 1 says that the real one follows.
+            wanted = 16 if self._head[:4] == b"\0\0\0\1" else 8
+            self._head += data[start - position : start - position + wanted - len(self._head)]
+            wanted = 16 if self._head[:4] == b"\0\0\0\1" else 8
+            if len(self._head) == wanted:
+                self._step(self._head)
+
+    def _step(self, head: bytes) -> None:
+        size = int.from_bytes(head[8:] or head[:4], "big")
+        known = (self._next == 0 and head[4:8] == b"ftyp") or bool(self._kinds)
+        self._kinds.add(head[4:8])
+        self._head = b""
+        self._next = self._next + size if known and self._next is not None and size >= len(head) else None
+
+    def whole(self, size: int) -> bool:
+        """Return whether a file of this size is whole, or ends with a box that says nothing of its end."""
+        return self._next is None or (self._next == size and bool(self._kinds & {b"moov", b"moof"}))
+
+
 class Inspection:
     """Looks at the unpacked bytes of one transfer as they pass: their beginning, their end and their number."""
 
@@ -109,6 +143,7 @@ class Inspection:
         self._head = bytearray()
         self._tail = b""
         self._size = 0
+        self._boxes = _Boxes()
         self._held: list[bytes] = []
 
     def see(self, data: bytes) -> list[bytes]:
@@ -117,6 +152,7 @@ class Inspection:
         Raises:
             DownloadError: this is a page, not the file.
         """
+        self._boxes.see(data, self._size)
         self._size += len(data)
         self._tail = (self._tail + data)[-_TAIL:] if len(data) < _TAIL else data[-_TAIL:]
         if len(self._head) >= _HEAD:
@@ -173,6 +209,8 @@ class Inspection:
         if head.startswith(b"RIFF") and len(head) >= 8:  # WebP, WAV, AVI
             told = int.from_bytes(head[4:8], "little")
             return told in (0, 0xFFFFFFFF) or self._size >= told + 8
+        if head[4:8] == b"ftyp":
+            return self._boxes.whole(self._size)
         if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):  # ZIP: its directory stands at the end
             return b"PK\x05\x06" in tail
         # What is named a picture of these kinds and is none: where its end is cannot be told, nor what it is.
