@@ -38,7 +38,10 @@ class PartFile:
         """Make the file, and the directory if need be."""
         if self.target.is_dir() and not self.target.is_symlink():
             raise IsADirectoryError(errno.EISDIR, "it is a directory")
-        self.target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self.target.parent.mkdir(parents=True, exist_ok=True)
+        except FileExistsError:
+            raise NotADirectoryError(errno.ENOTDIR, "its directory is a file") from None
         self._file = os.fdopen(os.open(self._path, _NEW_FILE, 0o666), "wb", buffering=0)
 
     def write(self, pieces: list[bytes]) -> None:
