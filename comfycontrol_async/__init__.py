@@ -40,6 +40,7 @@ from comfycontrol_async.errors import (
     WorkflowFailedError,
     WorkflowInvalidError,
 )
+from comfycontrol_async.graph._definitions import NodeDefinitions
 from comfycontrol_async.graph._file import File
 from comfycontrol_async.graph._graph import Graph
 from comfycontrol_async.graph._issues import GraphIssue
@@ -96,6 +97,7 @@ __all__ = [
     "ManagedRunner",
     "MapProgress",
     "MapResult",
+    "NodeDefinitions",
     "NotFoundError",
     "ObjectStore",
     "Output",

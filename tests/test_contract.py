@@ -45,7 +45,8 @@ ENTRANCES = ("", "__main__")
 # Where each library may be imported; those that come with Python and ourselves aside.
 LIBRARIES = {
     "attrs": "*",
-    "aiohttp": "_http _client testing",
+    # One GET to a ComfyUI, whose node definitions lie below the transport; it says why in its first lines.
+    "aiohttp": "_http _client testing graph._fetch",
     "multidict": "_http testing",
     "yarl": "_http resources testing",
     "cattrs": "_http._convert",
@@ -309,7 +310,7 @@ def test_facade_exports_what_its_signatures_name() -> None:
 # Names and parameters (DESIGN 3)
 
 NAMES = """
-    ComfyControl Graph Parameter GraphIssue File Page Pager RetryPolicy Timeouts WatchPolicy WorkflowRun
+    ComfyControl Graph NodeDefinitions Parameter GraphIssue File Page Pager RetryPolicy Timeouts WatchPolicy WorkflowRun
     User Runner ManagedRunner RunnerStats Workflow WorkflowSummary WorkflowUpdate WorkflowStatus RunnerStatus Output
     Template TemplateSummary
     ComfyControlError ConfigurationError InvalidArgumentError GraphError ClientClosedError ClientLoopError
@@ -347,7 +348,9 @@ SIGNATURES = {
     "Graph.__init__": "nodes",
     "Graph.load": "path",
     "Graph.set": "node input value",
-    "Graph.check": "params",
+    "Graph.check": "params * node_definitions",
+    "NodeDefinitions.load": "path",
+    "NodeDefinitions.fetch": "url headers",
     "Graph.to_json": "",
     "Pager.page": "number",
     "Pager.all": "",

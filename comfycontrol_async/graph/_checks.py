@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from comfycontrol_async.graph._format import EXPORT, format_issue
+from comfycontrol_async.graph._format import EXPORT
 from comfycontrol_async.graph._issues import HINTS, GraphIssue, hint, shown
 from comfycontrol_async.graph._json import Json, inputs_of, strings_in, text_of
 from comfycontrol_async.graph._placeholders import holds_placeholder
@@ -25,7 +25,7 @@ _INNER_CLASSES = """
 _INNER = frozenset(_INNER_CLASSES.split())
 
 
-class _Link(NamedTuple):
+class Link(NamedTuple):
     """An input that takes an output, number `slot`, of the node `source`."""
 
     place: str
@@ -33,14 +33,19 @@ class _Link(NamedTuple):
     source: str
     slot: int
 
+    @property
+    def input(self) -> str:
+        """The name of the input."""
+        return self.place.removeprefix(f"{self.node}.")
 
-def _links(nodes: Mapping[str, Json]) -> Iterator[_Link]:
+
+def links_of(nodes: Mapping[str, Json]) -> Iterator[Link]:
     """Yield the inputs that ComfyUI takes for links: lists of a text and a whole number."""
     for id, node in nodes.items():
         for name, value in inputs_of(node).items():
             match value:
                 case [str(source), int(slot)] if not isinstance(slot, bool):
-                    yield _Link(f"{id}.{name}", id, source, slot)
+                    yield Link(f"{id}.{name}", id, source, slot)
 
 
 def _is_link(value: list[Json]) -> bool:
@@ -48,17 +53,13 @@ def _is_link(value: list[Json]) -> bool:
 
 
 def structure_issues(nodes: Mapping[str, Json]) -> list[GraphIssue]:
-    """List what is wrong with the graph apart from its placeholders."""
-    whole = format_issue(nodes)
-    if whole:
-        return [whole]
-    links = list(_links(nodes))
+    """List what is wrong with the nodes and links of a graph."""
+    links = list(links_of(nodes))
     return [
         *_node_issues(nodes),
         *_link_issues(nodes, links),
         *_list_issues(nodes),
-        *_loop_issues(links),
-        *_output_issues(nodes, links),
+        *(GraphIssue("error", link.place, f"the nodes feed themselves: {loop}") for link, loop in find_loops(links)),
         *_outside_issues(nodes),
     ]
 
@@ -74,7 +75,7 @@ def _node_issues(nodes: Mapping[str, Json]) -> Iterator[GraphIssue]:
             yield GraphIssue("error", id, "the node has no inputs object (an empty one will do)")
 
 
-def _link_issues(nodes: Mapping[str, Json], links: Iterable[_Link]) -> Iterator[GraphIssue]:
+def _link_issues(nodes: Mapping[str, Json], links: Iterable[Link]) -> Iterator[GraphIssue]:
     absent = 0
     for link in links:
         if link.source not in nodes:
@@ -93,9 +94,12 @@ def _list_issues(nodes: Mapping[str, Json]) -> Iterator[GraphIssue]:
                 yield GraphIssue("warning", f"{id}.{name}", text)
 
 
-def _loop_issues(links: Iterable[_Link]) -> Iterator[GraphIssue]:
-    """Find every link that closes a loop; with its own stack, as a chain may be longer than Python's."""
-    taken: dict[str, list[_Link]] = {}
+def find_loops(links: Iterable[Link]) -> Iterator[tuple[Link, str]]:
+    """Yield every link that closes a loop, and the loop on a short line.
+
+    It has a stack of its own, as a chain of nodes may be longer than Python's.
+    """
+    taken: dict[str, list[Link]] = {}
     for link in links:
         taken.setdefault(link.node, []).append(link)
     done: set[str] = set()
@@ -111,8 +115,7 @@ def _loop_issues(links: Iterable[_Link]) -> Iterator[GraphIssue]:
                 del depth[node]
                 done.add(node)
             elif step.source in depth:
-                loop = _shown_loop(path, depth[step.source])
-                yield GraphIssue("error", step.place, f"the nodes feed themselves: {loop}")
+                yield step, _shown_loop(path, depth[step.source])
             elif step.source in taken and step.source not in done:
                 depth[step.source] = len(path)
                 path.append(step.source)
@@ -140,12 +143,17 @@ def _outside_issues(nodes: Mapping[str, Json]) -> Iterator[GraphIssue]:
             yield GraphIssue("warning", place, "a placeholder is filled in only where it is the value of an input")
 
 
-def _output_issues(nodes: Mapping[str, Json], links: Iterable[_Link]) -> Iterator[GraphIssue]:
+def looks_like_output(class_type: str) -> bool:
+    """Guess from a class's name whether it saves or shows."""
+    return _OUTPUT_NAME.search(class_type) is not None
+
+
+def output_issues(nodes: Mapping[str, Json]) -> Iterator[GraphIssue]:
     """Say when nothing saves or shows a result; a custom node at an end gets the benefit of the doubt."""
     classes = {id: text_of(node, "class_type") for id, node in nodes.items()}
-    if any(map(_OUTPUT_NAME.search, classes.values())):
+    if any(map(looks_like_output, classes.values())):
         return
-    linked = {link.source for link in links}
+    linked = {link.source for link in links_of(nodes)}
     custom = [id for id, name in classes.items() if id not in linked and name not in _INNER]
     if custom:
         ids = ", ".join(custom[:10])

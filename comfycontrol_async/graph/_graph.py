@@ -13,8 +13,10 @@ from typing import Any, Self
 
 import attrs
 
-from comfycontrol_async.errors import GraphError
-from comfycontrol_async.graph._checks import structure_issues
+from comfycontrol_async.errors import GraphError, InvalidArgumentError
+from comfycontrol_async.graph._checks import output_issues, structure_issues
+from comfycontrol_async.graph._definition_checks import Spot, spots_of, with_definitions
+from comfycontrol_async.graph._definitions import NodeDefinitions
 from comfycontrol_async.graph._digest import digest_content, digest_graph
 from comfycontrol_async.graph._format import EXPORT, format_issue
 from comfycontrol_async.graph._issues import GraphIssue, hint, raise_errors, shown
@@ -55,6 +57,20 @@ class BoundGraph:
         return digest_content(self.graph_digest, self.fields)
 
 
+@attrs.frozen
+class _Study:
+    """What is found out about a graph once: parameters, issues (of its outputs apart), and where placeholders stand.
+
+    `whole` is true when it is no graph at all, which is its only issue.
+    """
+
+    parameters: tuple[Parameter, ...]
+    issues: tuple[GraphIssue, ...]
+    output_issues: tuple[GraphIssue, ...]
+    spots: tuple[Spot, ...]
+    whole: bool
+
+
 class Graph:
     """A ComfyUI graph in API format, which never changes; equal when its JSON is.
 
@@ -65,7 +81,7 @@ class Graph:
         GraphError: `nodes` is no mapping, or holds what JSON cannot say, such as NaN or a path; the text says where.
     """
 
-    __slots__ = ("_alone", "_body", "_digest", "_nodes", "_parameters")
+    __slots__ = ("_body", "_digest", "_nodes", "_studied")
 
     def __init__(self, nodes: Mapping[str, object]) -> None:
         if not isinstance(nodes, Mapping):
@@ -73,8 +89,7 @@ class Graph:
         self._nodes = copy_object(nodes, ())
         name_links(self._nodes)
         # Found out on first use, once: a batch binds one graph thousands of times.
-        self._parameters: tuple[Parameter, ...] | None = None
-        self._alone: tuple[GraphIssue, ...] = ()
+        self._studied: _Study | None = None
         self._body = b""
         self._digest = ""
 
@@ -119,7 +134,7 @@ class Graph:
     @property
     def parameters(self) -> tuple[Parameter, ...]:
         """What the graph asks for, in order of first appearance; one per name and kind."""
-        return self._study()[0]
+        return self._study().parameters
 
     def set(self, node: str | int, input: str, value: object) -> "Graph":
         """Make a graph in which one input has another value: a plain one, a link or a placeholder.
@@ -142,12 +157,30 @@ class Graph:
             )
         return Graph({**self._nodes, id: {**found, "inputs": {**inputs, input: value}}})
 
-    def check(self, params: Mapping[str, object] | None = None) -> list[GraphIssue]:
+    def check(
+        self, params: Mapping[str, object] | None = None, *, node_definitions: NodeDefinitions | None = None
+    ) -> list[GraphIssue]:
         """List what is wrong with the graph and, when given, with values for its parameters.
 
-        With `params` it looks at the files that are named there, so call it in a thread.
+        Args:
+            params: with them it looks at the files that are named there, so call it in a thread.
+            node_definitions: of the ComfyUI that will run it: what it would refuse is found as well, with the values
+                filled in. Its error type stands at the end of each message. What depends on the files of its machine
+                is a warning. Without `params` defaults count, and every option of a choice.
+
+        Raises:
+            InvalidArgumentError: `node_definitions` are something else.
         """
-        return self._assess(params)[1]
+        if node_definitions is None:
+            return self._assess(params)[1]
+        if not isinstance(node_definitions, NodeDefinitions):
+            raise InvalidArgumentError(f"node_definitions are NodeDefinitions, but this is {shown(node_definitions)}")
+        study = self._study()
+        if study.whole:
+            return list(study.issues)
+        fields, issues = self._fill(params)
+        given = None if params is None else fields
+        return with_definitions(self._nodes, study.spots, given, [*study.issues, *issues], node_definitions)
 
     def bind(self, params: Mapping[str, object] | None = None) -> BoundGraph:
         """Check everything and make what has to be sent; it looks at files, so call it in a thread.
@@ -182,22 +215,29 @@ class Graph:
         return json.dumps(self._nodes, ensure_ascii=False, indent=2, allow_nan=False)
 
     def _assess(self, params: Mapping[str, object] | None) -> tuple[tuple[Field, ...], list[GraphIssue]]:
-        parameters, alone = self._study()
-        if params is None or format_issue(self._nodes):
-            return (), list(alone)
-        fields, issues = fill(parameters, params, complete=True)
-        return fields, [*alone, *issues]
+        study = self._study()
+        fields, issues = self._fill(params)
+        return fields, [*study.issues, *study.output_issues, *issues]
 
-    def _study(self) -> tuple[tuple[Parameter, ...], tuple[GraphIssue, ...]]:
+    def _fill(self, params: Mapping[str, object] | None) -> tuple[tuple[Field, ...], list[GraphIssue]]:
+        study = self._study()
+        return ((), []) if params is None or study.whole else fill(study.parameters, params, complete=True)
+
+    def _study(self) -> "_Study":
         """Find the parameters and the issues of the graph alone."""
-        if self._parameters is None:
-            strings = (
-                found for id, node in self._nodes.items() for found in strings_in(inputs_of(node), (id, "inputs"))
-            )
+        if self._studied is None:
+            nodes = self._nodes.items()
+            strings = (text for id, node in nodes for text in strings_in(inputs_of(node), (id, "inputs")))
             parameters, issues = collect(strings)
-            self._alone = (*structure_issues(self._nodes), *issues)
-            self._parameters = parameters
-        return self._parameters, self._alone
+            whole = format_issue(self._nodes)
+            self._studied = _Study(
+                parameters,
+                (whole,) if whole else (*structure_issues(self._nodes), *issues),
+                () if whole else tuple(output_issues(self._nodes)),
+                tuple(spots_of(self._nodes)),
+                whole is not None,
+            )
+        return self._studied
 
     def _find(self, wanted: str) -> str:
         """Find a node's id by id, by title or by class type, in this order."""

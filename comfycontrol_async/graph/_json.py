@@ -104,13 +104,13 @@ def name_links(nodes: Mapping[str, Json]) -> None:
                     value[0] = str(source)
 
 
-def inputs_of(node: Json) -> dict[str, Json]:
+def inputs_of(node: object) -> dict[str, Json]:
     """Return the inputs of a node, none when it has no such object."""
     inputs = node.get("inputs") if isinstance(node, dict) else None
     return inputs if isinstance(inputs, dict) else {}
 
 
-def text_of(value: Json, *keys: str) -> str:
+def text_of(value: object, *keys: str) -> str:
     """Return the text under some keys, one within the other, or nothing."""
     for key in keys:
         value = value.get(key) if isinstance(value, dict) else None

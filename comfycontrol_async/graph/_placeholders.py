@@ -97,6 +97,12 @@ def holds_placeholder(text: str) -> bool:
     return _KNOWN.search(text) is not None
 
 
+def service_call(text: str) -> str:
+    """Return "random" or "timestamp" for a placeholder that the service fills in by itself, else nothing."""
+    call = _CALL.fullmatch(text)
+    return call[1] if call and call[1] in ("random", "timestamp") and not call[2].strip() else ""
+
+
 def _read_text(inside: str) -> Reading:
     name, comma, default = (part.strip() for part in inside.partition(","))
     fault = _name_fault("$text", name)

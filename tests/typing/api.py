@@ -20,6 +20,7 @@ from comfycontrol_async import (
     LocalLimiter,
     ManagedRunner,
     MapResult,
+    NodeDefinitions,
     ObjectStore,
     Output,
     OutputFile,
@@ -185,6 +186,7 @@ def graphs() -> None:
     assert_type(graph, Graph)
     assert_type(graph.parameters, tuple[Parameter, ...])
     assert_type(graph.check({"prompt": "x"}), list[GraphIssue])
+    assert_type(graph.check(node_definitions=NodeDefinitions.load("object_info.json")), list[GraphIssue])
     assert_type(graph.to_json(), str)
 
 
