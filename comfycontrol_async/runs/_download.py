@@ -28,7 +28,7 @@ class Downloader(TransferTools):
 
     def files(self, outputs: Sequence[Output], refresh: Refresh) -> list[OutputFile]:
         """Return a handle of each output, in their order; `refresh` gets all of them anew, with fresh URLs."""
-        urls = SignedUrls(outputs, refresh)
+        urls = SignedUrls(outputs, refresh, self.clock)
 
         def handle(place: int, output: Output) -> OutputFile:
             def pieces(file: OutputFile, label: str) -> AsyncGenerator[bytes | None, None]:

@@ -1,6 +1,7 @@
 """Transfer: one output on its way from the storage host: tried again, taken up again, with a fresh URL if need be."""
 
 import asyncio
+import math
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 
@@ -18,6 +19,8 @@ from comfycontrol_async.runs._assembly import Assembly
 _EXPIRED = frozenset({400, 401, 403, 410})
 # What says nothing about the file: the host was slow, or asked too often.
 _PASSING = frozenset({408, 425, 429})
+# For so many seconds after they were renewed URLs count as fresh; they live for five minutes.
+_FRESH = 10.0
 # An attempt that brings fewer bytes is no progress: else a transfer in drops would be tried for ever.
 _PROGRESS = 16 * 1024
 # What brings less than 1 kB a second for a minute is given up, as what is silent.
@@ -29,10 +32,12 @@ Refresh = Callable[[], Awaitable[Sequence[Output]]]
 class SignedUrls:
     """The signed URLs of a workflow's outputs, told apart by their place; one request renews them all."""
 
-    def __init__(self, outputs: Sequence[Output], refresh: Refresh) -> None:
+    def __init__(self, outputs: Sequence[Output], refresh: Refresh, clock: Clock) -> None:
         self._urls = [output.src for output in outputs]
         self._refresh = refresh
+        self._clock = clock
         self._generation = 0
+        self._renewed_at = -math.inf
         self._lock = asyncio.Lock()
 
     def get(self, place: int) -> tuple[str, int]:
@@ -40,18 +45,20 @@ class SignedUrls:
         return self._urls[place], self._generation
 
     async def renew(self, generation: int) -> None:
-        """Fetch fresh URLs, unless that was done since `generation`.
+        """Fetch fresh URLs, unless that was done since `generation` or a moment ago.
 
         Raises:
             DownloadError: the workflow has another number of outputs now.
         """
         async with self._lock:
-            if generation != self._generation:
+            # A URL that is refused although it is fresh has not expired, and the next one would be refused too.
+            if generation != self._generation or self._clock.monotonic() - self._renewed_at < _FRESH:
                 return
             fresh = [output.src for output in await self._refresh()]
             if len(fresh) != len(self._urls):
                 raise DownloadError(f"the workflow had {len(self._urls)} outputs, and now has {len(fresh)}")
             self._urls, self._generation = fresh, self._generation + 1
+            self._renewed_at = self._clock.monotonic()
 
 
 @attrs.frozen(kw_only=True)
