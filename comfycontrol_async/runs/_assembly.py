@@ -10,7 +10,7 @@ is an error; 206 with `bytes 0-39/100` is not what was asked for: all of it is a
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from comfycontrol_async.errors import DownloadError, ResponseLostError
 from comfycontrol_async.runs._content import Decoder, Inspection, decoder_of
@@ -93,20 +93,19 @@ class Assembly:
     def _forget(self) -> None:
         self.received, self._size, self._etag, self._skip = 0, None, "", 0
 
-    def take(self, data: bytes) -> list[bytes]:
-        """Take the next bytes of the answer, and return what they give of the file.
+    def take(self, data: bytes) -> Iterator[bytes]:
+        """Take the next bytes of the answer, and give what they hold of the file, a piece at a time.
 
         Raises:
             DownloadError: they are a page instead of the file, or cannot be unpacked.
         """
         if self._skip:
             data, self._skip = data[self._skip :], max(0, self._skip - len(data))
-        if not data:
-            return []
         self.received += len(data)
-        given = [seen for piece in self._decoder.decode(data) for seen in self._inspection.see(piece)]
-        self._given = self._given or bool(given)
-        return given
+        for piece in self._decoder.decode(data) if data else ():
+            for seen in self._inspection.see(piece):
+                self._given = True
+                yield seen
 
     def finish(self, *, has_length: bool) -> list[bytes]:
         """Return the last of the file, at the end of an answer.

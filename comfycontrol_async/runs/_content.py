@@ -6,6 +6,7 @@ the format itself has to say whether that is its end.
 """
 
 import zlib
+from collections.abc import Iterator
 from typing import Protocol
 
 from comfycontrol_async.errors import DownloadError, ResponseLostError
@@ -34,8 +35,8 @@ _MEDIA = ("image/", "video/", "audio/")
 class Decoder(Protocol):
     """Unpacks a body as it comes."""
 
-    def decode(self, data: bytes) -> list[bytes]:
-        """Return what the next bytes unpack to, in pieces of at most 1 MiB."""
+    def decode(self, data: bytes) -> Iterator[bytes]:
+        """Give what the next bytes unpack to, in pieces of at most 1 MiB, none before it is asked for."""
         ...
 
     def finish(self) -> None:
@@ -48,8 +49,8 @@ class Decoder(Protocol):
 
 
 class _Plain:
-    def decode(self, data: bytes) -> list[bytes]:
-        return [data]
+    def decode(self, data: bytes) -> Iterator[bytes]:
+        yield data
 
     def finish(self) -> None:
         pass
@@ -62,8 +63,7 @@ class _Gzip:
         self._member = zlib.decompressobj(zlib.MAX_WBITS | 16)
         self._begun = False
 
-    def decode(self, data: bytes) -> list[bytes]:
-        pieces = []
+    def decode(self, data: bytes) -> Iterator[bytes]:
         while data:
             if self._member.eof:
                 data = data.lstrip(b"\0")  # padding behind a member
@@ -76,9 +76,8 @@ class _Gzip:
             except zlib.error:
                 raise DownloadError("it is stored as gzip, but cannot be unpacked") from None
             if piece:
-                pieces.append(piece)
+                yield piece
             data = self._member.unused_data if self._member.eof else self._member.unconsumed_tail
-        return pieces
 
     def finish(self) -> None:
         if self._begun and not self._member.eof:
