@@ -31,6 +31,7 @@ import aiohttp
 import attrs
 
 from comfycontrol_async import ComfyControl, LocalLimiter, RetryPolicy, WatchPolicy
+from comfycontrol_async.runs._run import follow_to_end
 from comfycontrol_async.testing import LocalServer
 
 GRAPH = {
@@ -240,7 +241,7 @@ async def wait_for_all(place: Place, rows: int) -> Told:
         runs = [await comfy.submit(GRAPH, params=row) for row in rows_of(rows)]
 
         async def one(run: Any) -> None:
-            await run.watch(None, None, outputs=False)
+            await follow_to_end(run, None, outputs=False)
             told[run.id] = time.monotonic()
 
         await asyncio.gather(*map(one, runs))

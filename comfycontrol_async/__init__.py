@@ -23,6 +23,7 @@ from comfycontrol_async.errors import (
     DownloadError,
     GraphError,
     InvalidArgumentError,
+    KeyConflictError,
     NotFoundError,
     PermissionDeniedError,
     RateLimitedError,
@@ -39,6 +40,7 @@ from comfycontrol_async.errors import (
     WorkflowError,
     WorkflowFailedError,
     WorkflowInvalidError,
+    WorkflowNotFinishedError,
 )
 from comfycontrol_async.graph._definitions import NodeDefinitions
 from comfycontrol_async.graph._file import File
@@ -92,6 +94,7 @@ __all__ = [
     "GraphIssue",
     "InvalidArgumentError",
     "InvalidItem",
+    "KeyConflictError",
     "Limiter",
     "LocalLimiter",
     "ManagedRunner",
@@ -137,6 +140,7 @@ __all__ = [
     "WorkflowError",
     "WorkflowFailedError",
     "WorkflowInvalidError",
+    "WorkflowNotFinishedError",
     "WorkflowRun",
     "WorkflowStatus",
     "WorkflowSummary",

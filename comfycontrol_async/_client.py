@@ -5,7 +5,7 @@ import copy
 import os
 import random
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -13,7 +13,7 @@ import aiohttp
 import attrs
 
 from comfycontrol_async._clock import SYSTEM_CLOCK
-from comfycontrol_async._core import UNSET, Core, Unset, limiter_source
+from comfycontrol_async._core import UNSET, Core, Unset, limiter_source, route_of, submitter_of, tools_of
 from comfycontrol_async._http._config import (
     Timeouts,
     WatchPolicy,
@@ -30,13 +30,14 @@ from comfycontrol_async._http._retry import RetryPolicy
 from comfycontrol_async._http._sessions import Sessions
 from comfycontrol_async._http._storage import Storage
 from comfycontrol_async._http._transport import Transport
-from comfycontrol_async._settings import check_kind
+from comfycontrol_async._settings import check_kind, check_seconds
 from comfycontrol_async.batch._map import Batch
 from comfycontrol_async.batch._options import BatchOptions, BatchPlan, Key, MapProgress, MapResult, Rows, plan_batch
-from comfycontrol_async.errors import BadRequestError, ComfyControlError, ConfigurationError, InvalidArgumentError
+from comfycontrol_async.errors import ConfigurationError, InvalidArgumentError, WaitTimeoutError
 from comfycontrol_async.graph._graph import Graph
 from comfycontrol_async.graph._issues import raise_errors
 from comfycontrol_async.limits import Limiter, Priority
+from comfycontrol_async.models import WorkflowStatus
 from comfycontrol_async.resources import (
     ManagedRunnersResource,
     RunnersResource,
@@ -46,12 +47,11 @@ from comfycontrol_async.resources import (
 )
 from comfycontrol_async.resources._calls import GraphSource, raw
 from comfycontrol_async.resources._checks import check_id, check_tags
-from comfycontrol_async.runs._download import Downloader
-from comfycontrol_async.runs._run import OnUpdate, RunTools, WorkflowRun
-from comfycontrol_async.runs._submit import Submitter, prepare_submit
-
-# Seconds for which a run that was cancelled with on_cancel="cancel" tries to tell the server.
-_CANCEL_TIME = 30.0
+from comfycontrol_async.runs._cancel import cancel_for_good
+from comfycontrol_async.runs._draft import prepare_submit
+from comfycontrol_async.runs._keys import submit_once
+from comfycontrol_async.runs._run import OnUpdate, RunTools, WorkflowRun, follow_to_end, make_run
+from comfycontrol_async.runs._submit import Submitter
 
 
 class ComfyControl:
@@ -117,30 +117,16 @@ class ComfyControl:
     def _assemble(self, core: Core, pipeline: Pipeline) -> None:
         """Make the resources and verbs that send through `pipeline`."""
         send = pipeline.send
+        route = route_of(pipeline, core.ledger)
         self._core = core
         self._pipeline = pipeline
         self.user: UserResource = UserResource(send)
         self.runners: RunnersResource = RunnersResource(send)
         self.managed_runners: ManagedRunnersResource = ManagedRunnersResource(send)
-        self.workflows: WorkflowsResource = WorkflowsResource(send, pipeline.open)
+        self.workflows: WorkflowsResource = route.workflows
         self.templates: TemplatesResource = TemplatesResource(send)
-        self._submitter = Submitter(
-            workflows=self.workflows,
-            retry=pipeline.retry,
-            clock=SYSTEM_CLOCK,
-            server_time=pipeline.transport.server_time,
-            held=core.held,
-        )
-        downloader = Downloader(
-            storage=core.storage,
-            timeouts=pipeline.timeouts,
-            retry=pipeline.retry,
-            clock=SYSTEM_CLOCK,
-            chance=pipeline.chance,
-        )
-        self._tools = RunTools(
-            workflows=self.workflows, watcher=core.watcher, downloader=downloader, clock=SYSTEM_CLOCK
-        )
+        self._submitter: Submitter = submitter_of(core, pipeline, route)
+        self._tools: RunTools = tools_of(core, pipeline, route)
 
     # The client itself
 
@@ -187,8 +173,7 @@ class ComfyControl:
 
     async def aclose(self) -> None:
         """Close the session that was opened here, for this client and its siblings; any number of times."""
-        await self._core.watcher.close()
-        await self._core.sessions.close()
+        await self._core.close()
 
     async def __aenter__(self) -> Self:
         self._core.sessions.bind()
@@ -234,11 +219,13 @@ class ComfyControl:
         name: str | None = None,
         params: Mapping[str, Any] | None = None,
         tags: Iterable[str] = (),
+        key: str | None = None,
+        key_max_age: float = 3600.0,
     ) -> WorkflowRun:
         """Create a workflow, let it run, and return its handle. One request, unless its answer is lost.
 
-        A lost answer is looked up, so that the workflow is neither lost nor doubled; the more `name` is its own, the
-        surer (API documentation: there is no idempotency key).
+        A lost answer is looked up for 30 s, so that the workflow is neither lost nor doubled; the more `name` is its
+        own, the surer (API documentation: there is no idempotency key).
 
         Args:
             graph: a `Graph`, a `Template`, a mapping, or a path to a JSON file.
@@ -246,17 +233,27 @@ class ComfyControl:
             params: plain parameter names (no `$` or `#`) mapped to values: text or numbers, a choice, or a `File`,
                 `Path` or bytes. A `$text` default and the first `$choice` option are filled in when left out.
             tags: it goes to a runner that has all of them.
+            key: submit once. Two submits with one key give one workflow, from whatever process or machine they come,
+                also if the first died at any moment: what was made with it is adopted, unless it was cancelled. The
+                name gets marks of key and content. It costs a request per 100 workflows of the last `key_max_age`
+                seconds, once per process, then at most one each 2 s, and up to 2 s to confirm the create. Two that
+                come at once may both run if the service lists the first only after the second has looked: logged.
+            key_max_age: seconds for which a key counts; 0 skips the looks, for what is surely the first attempt.
 
         Raises:
             GraphError: the graph or a parameter cannot run; lists every issue, nothing was sent.
             InvalidArgumentError: another argument that the API refuses; nothing was sent.
+            KeyConflictError: the key was used before, for another content.
             SubmitOutcomeUnknownError: it may or may not have been created.
             TransportError, APIError, RateLimitWaitError: it was not created.
         """
-        known, form, name = await prepare_submit(graph, name, params, tags)
-        summary = await self._submitter.submit(form, name)
-        ordinal = self._tools.watcher.count_submitted()
-        return WorkflowRun(self._tools, summary.id, summary=summary, graph=known, ordinal=ordinal)
+        check_seconds("key_max_age", key_max_age, InvalidArgumentError)
+        draft = await prepare_submit(graph, name, params, tags, key)
+        if draft.marks is None:
+            summary = await self._submitter.submit(draft.form, draft.name, unique=draft.unique)
+        else:
+            summary = await submit_once(self._core.keys, self._submitter, draft, key_max_age)
+        return make_run(self._tools, summary, graph=draft.graph)
 
     async def run(
         self,
@@ -265,45 +262,51 @@ class ComfyControl:
         name: str | None = None,
         params: Mapping[str, Any] | None = None,
         tags: Iterable[str] = (),
+        key: str | None = None,
+        key_max_age: float = 3600.0,
         timeout: float | None = None,
         on_update: OnUpdate | None = None,
         on_cancel: Literal["detach", "cancel"] = "detach",
+        on_timeout: Literal["detach", "cancel"] = "detach",
     ) -> WorkflowRun:
         """Submit a graph and wait until it is completed; return its handle, for `outputs` and `download`.
 
         Args:
-            graph, name, params, tags: as `submit`.
+            graph, name, params, tags, key, key_max_age: as `submit`.
             timeout: seconds to wait after the submit; None waits as long as it takes.
             on_update: called with a `WorkflowUpdate` each time that something changes; may be a coroutine function.
-            on_cancel: what happens at the server when the task that waits is cancelled: "detach" lets the workflow
-                run on, "cancel" cancels it, as soon as it is queued and within 30 s.
+            on_cancel: what happens at the service when the task that waits is cancelled: "detach" lets the workflow
+                run on, "cancel" cancels it. One that is not queued yet cannot be cancelled: it is tried for 30 s.
+            on_timeout: the same for the end of `timeout`. With "cancel" the run is returned all the same if it
+                completed meanwhile.
 
         Raises:
             WorkflowFailedError, WorkflowCancelledError, WorkflowInvalidError, WaitTimeoutError: as `WorkflowRun.wait`.
-            Besides: as `submit`.
+            Besides: as `submit`. Every error after the submit names the workflow: `workflow_id`, and a note.
         """
-        if on_cancel not in ("detach", "cancel"):
-            raise InvalidArgumentError(f"on_cancel must be 'detach' or 'cancel', not {on_cancel!r}")
-        run = await self.submit(graph, name=name, params=params, tags=tags)
+        for option, value in (("on_cancel", on_cancel), ("on_timeout", on_timeout)):
+            if value not in ("detach", "cancel"):
+                raise InvalidArgumentError(f"{option} must be 'detach' or 'cancel', not {value!r}")
+        run = await self.submit(graph, name=name, params=params, tags=tags, key=key, key_max_age=key_max_age)
         try:
-            await run.watch(timeout, on_update)
+            await follow_to_end(run, timeout, on_update)
+        except WaitTimeoutError:
+            if on_timeout == "cancel" and await self._cancel_for_good(run.id) == WorkflowStatus.COMPLETED:
+                await run.refresh()
+                return run
+            raise
         except asyncio.CancelledError:
             if on_cancel == "cancel":
-                with suppress(ComfyControlError, TimeoutError):
-                    async with asyncio.timeout(_CANCEL_TIME):
-                        await self.with_options(priority=Priority.INTERACTIVE)._cancel_for_good(run.id)
+                await self._cancel_for_good(run.id)
             raise
         return run
 
-    async def _cancel_for_good(self, id: str) -> None:
-        """Cancel a workflow, also one that is not queued yet, which the API refuses to cancel until it is."""
-        while True:
-            try:
-                return await self.workflows.cancel(id)
-            except BadRequestError:
-                if (await self.workflows.get(id)).status.terminal:
-                    return None
-            await SYSTEM_CLOCK.sleep(self._core.watcher.policy.min_interval)
+    async def _cancel_for_good(self, id: str) -> WorkflowStatus | None:
+        """Cancel a workflow in the lane that goes first; return its status if it had ended before."""
+        urgent = self.with_options(priority=Priority.INTERACTIVE, max_rate_limit_wait=None)
+        pause = self._core.watcher.policy.min_interval
+        ended = await cancel_for_good(urgent.workflows, id, SYSTEM_CLOCK, pause=pause)
+        return None if ended is None else ended.status
 
     def map(
         self,
@@ -383,4 +386,4 @@ class ComfyControl:
         Raises:
             InvalidArgumentError: the id is no UUID-like text.
         """
-        return WorkflowRun(self._tools, check_id(id))
+        return make_run(self._tools, check_id(id))

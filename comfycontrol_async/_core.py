@@ -1,6 +1,5 @@
 """Core: what a client and its siblings, made by `with_options`, share; complete when it is made."""
 
-from collections import OrderedDict
 from collections.abc import Callable
 
 import attrs
@@ -12,7 +11,13 @@ from comfycontrol_async._http._storage import Storage
 from comfycontrol_async.limits import Limiter, Priority
 from comfycontrol_async.limits._shared import shared_limiter
 from comfycontrol_async.resources import WorkflowsResource
-from comfycontrol_async.runs._watch import Watcher
+from comfycontrol_async.runs._background import Background
+from comfycontrol_async.runs._download import Downloader
+from comfycontrol_async.runs._keys import KeyIndex
+from comfycontrol_async.runs._ledger import Ledger
+from comfycontrol_async.runs._run import RunTools
+from comfycontrol_async.runs._submit import Submitter
+from comfycontrol_async.runs._watch import Route, Watcher
 
 
 class Unset:
@@ -24,26 +29,77 @@ UNSET = Unset()
 
 @attrs.frozen(eq=False, kw_only=True)
 class Core:
-    """Sessions, limiter, watcher, and the ids of workflows that were made, of a client and all its siblings."""
+    """Sessions, limiter, watcher, and what was made so far, of a client and all its siblings."""
 
     sessions: Sessions
     storage: Storage
     limiter: Callable[[], Limiter]
+    ledger: Ledger
     watcher: Watcher
-    held: OrderedDict[str, None] = attrs.field(factory=OrderedDict)
+    keys: KeyIndex
+    background: Background
 
     @classmethod
     def make(cls, pipeline: Pipeline, storage: Storage, policy: WatchPolicy) -> "Core":
         """Make what the client of this pipeline shares with its siblings."""
+        ledger = Ledger(pipeline.clock)
+        direct = route_of(pipeline, ledger)
         # Background polls use the BULK lane and ignore `max_rate_limit_wait`: their cost is ours to choose.
-        bulk = attrs.evolve(pipeline, priority=Priority.BULK, max_wait=None)
-        watcher = Watcher(
-            WorkflowsResource(bulk.send, bulk.open),
-            WorkflowsResource(pipeline.send, pipeline.open),
-            policy,
-            pipeline.limiter,
+        bulk = route_of(attrs.evolve(pipeline, priority=Priority.BULK, max_wait=None), ledger)
+        return cls(
+            sessions=pipeline.transport.sessions,
+            storage=storage,
+            limiter=pipeline.limiter,
+            ledger=ledger,
+            watcher=Watcher(bulk, direct, policy, pipeline.limiter, ledger, pipeline.clock),
+            keys=KeyIndex(direct.workflows, ledger, pipeline.transport.server_time, pipeline.clock),
+            background=Background(),
         )
-        return cls(sessions=pipeline.transport.sessions, storage=storage, limiter=pipeline.limiter, watcher=watcher)
+
+    async def close(self) -> None:
+        """End what runs beside the calls, then close the sessions."""
+        await self.watcher.close()
+        await self.keys.close()
+        await self.background.close()
+        await self.sessions.close()
+
+
+def route_of(pipeline: Pipeline, ledger: Ledger) -> Route:
+    """Return the way to the workflow endpoints through a pipeline; what it makes and lists is recorded."""
+    send = ledger.recording(pipeline.send)
+    return Route(send, WorkflowsResource(send, pipeline.open), pipeline.open)
+
+
+def submitter_of(core: Core, pipeline: Pipeline, route: Route) -> Submitter:
+    """Return what creates workflows for one client or sibling."""
+    return Submitter(
+        send=route.send,
+        workflows=route.workflows,
+        ledger=core.ledger,
+        background=core.background,
+        retry=pipeline.retry,
+        clock=pipeline.clock,
+        server_time=pipeline.transport.server_time,
+    )
+
+
+def tools_of(core: Core, pipeline: Pipeline, route: Route) -> RunTools:
+    """Return what the runs of one client or sibling need."""
+    downloader = Downloader(
+        storage=core.storage,
+        timeouts=pipeline.timeouts,
+        retry=pipeline.retry,
+        clock=pipeline.clock,
+        chance=pipeline.chance,
+    )
+    return RunTools(
+        send=route.send,
+        workflows=route.workflows,
+        watcher=core.watcher,
+        ledger=core.ledger,
+        downloader=downloader,
+        clock=pipeline.clock,
+    )
 
 
 def limiter_source(given: Limiter | None, sessions: Sessions) -> Callable[[], Limiter]:

@@ -6,6 +6,7 @@
     ├── GraphError                    a graph or its parameters cannot run; lists every issue
     ├── ClientClosedError             the client was closed before this call
     ├── ClientLoopError               the client or limiter belongs to another event loop that is still alive
+    ├── KeyConflictError              a submit's `key` was used before, for another content
     ├── TransportError                no usable answer came
     │   ├── ConnectionFailedError     the request never reached the server
     │   ├── ResponseLostError         it may have reached it
@@ -26,6 +27,7 @@
         ├── WorkflowFailedError
         ├── WorkflowCancelledError
         ├── WorkflowInvalidError
+        ├── WorkflowNotFinishedError
         └── WaitTimeoutError          (also a TimeoutError)
 
 Facts are fields, `str()` is one line, the cause is attached as `__cause__`, and every error survives `copy` and
@@ -58,7 +60,13 @@ def _rebuild(cls: type["ComfyControlError"], args: tuple[Any, ...], state: dict[
 
 
 class ComfyControlError(Exception):
-    """Anything that this package raises on purpose."""
+    """Anything that this package raises on purpose.
+
+    `workflow_id` is the id of the workflow that the call was about, where a workflow had been made: it goes on at the
+    service, and `comfy.get_run(error.workflow_id)` makes a handle of it.
+    """
+
+    workflow_id: str | None = None
 
     def __init__(self, message: str = "") -> None:
         super().__init__(message)
@@ -96,6 +104,22 @@ class ClientClosedError(ComfyControlError):
 
 class ClientLoopError(ComfyControlError):
     """The client or its limiter belongs to another event loop that is still alive."""
+
+
+class KeyConflictError(ComfyControlError):
+    """The `key` of a submit was used before for another content; nothing new goes on.
+
+    `key` is the key, `id` the workflow that was made with it.
+    """
+
+    def __init__(self, key: str, id: str) -> None:
+        super().__init__(
+            f"the key {key[:60]!r} was used before, for another graph, parameters or files: "
+            f"it made workflow {id}; use another key for another content"
+        )
+        self.key = key
+        self.id = id
+        self.workflow_id = id
 
 
 class TransportError(ComfyControlError):
@@ -266,7 +290,7 @@ class WorkflowError(ComfyControlError):
 
     def __init__(self, message: str, *, id: str, name: str = "", status: str | None = None) -> None:
         super().__init__(message)
-        self.id = id
+        self.id = self.workflow_id = id
         self.name = name
         self.status = status
 
@@ -278,7 +302,7 @@ class WorkflowError(ComfyControlError):
 class WorkflowFailedError(WorkflowError):
     """The workflow failed on its runner.
 
-    `node` is the node or node type that failed, `exception_type` and `exception_message` are ComfyUI's own words;
+    `node_id` and `node_type` say which node failed, `exception_type` and `exception_message` are ComfyUI's own words;
     each is None when the service did not say.
     """
 
@@ -289,12 +313,14 @@ class WorkflowFailedError(WorkflowError):
         id: str,
         name: str = "",
         status: str | None = "failed",
-        node: str | None = None,
+        node_id: str | None = None,
+        node_type: str | None = None,
         exception_type: str | None = None,
         exception_message: str | None = None,
     ) -> None:
         super().__init__(message, id=id, name=name, status=status)
-        self.node = node
+        self.node_id = node_id
+        self.node_type = node_type
         self.exception_type = exception_type
         self.exception_message = exception_message
 
@@ -304,7 +330,11 @@ class WorkflowCancelledError(WorkflowError):
 
 
 class WorkflowInvalidError(WorkflowError):
-    """The service found the workflow invalid."""
+    """The service found the workflow invalid; the text has its reason, where it gave one."""
+
+
+class WorkflowNotFinishedError(WorkflowError):
+    """The workflow has not ended yet, so it has no outputs; `wait` for it first."""
 
 
 class WaitTimeoutError(WorkflowError, TimeoutError):

@@ -19,6 +19,7 @@ from comfycontrol_async.errors import (
     DownloadError,
     GraphError,
     InvalidArgumentError,
+    KeyConflictError,
     NotFoundError,
     RateLimitWaitError,
     ResponseFormatError,
@@ -54,11 +55,13 @@ TREE = {
     "RateLimitWaitError": "ComfyControlError",
     "SubmitOutcomeUnknownError": "ComfyControlError",
     "DownloadError": "ComfyControlError",
+    "KeyConflictError": "ComfyControlError",
     "TooManyFailuresError": "ComfyControlError",
     "WorkflowError": "ComfyControlError",
     "WorkflowFailedError": "WorkflowError",
     "WorkflowCancelledError": "WorkflowError",
     "WorkflowInvalidError": "WorkflowError",
+    "WorkflowNotFinishedError": "WorkflowError",
     "WaitTimeoutError": "WorkflowError",
 }
 
@@ -69,13 +72,14 @@ MAKERS: dict[type[ComfyControlError], Callable[[Any, str], ComfyControlError]] =
     TransportError: lambda cls, text: cls(text, method="GET", path="/v1/user"),
     APIError: lambda cls, text: cls(418, text, "GET", "/v1/user", text, 7.5),
     ResponseFormatError: lambda cls, text: cls(text, json_path=f"$.headers.{text}", method="GET", path="/v1/user"),
+    KeyConflictError: lambda cls, text: cls(text, "an id"),
     RateLimitWaitError: lambda cls, text: cls(12.5, 3.0),
     SubmitOutcomeUnknownError: lambda cls, text: cls(text, ["an id", "another"]),
     DownloadError: lambda cls, text: cls(text, path="out/a.png", saved=[Path("out/b.png")]),
     TooManyFailuresError: lambda cls, text: cls(6, 5),
     WorkflowError: lambda cls, text: cls(text, id="an id", name=text, status="running"),
     WorkflowFailedError: lambda cls, text: cls(
-        text, id="an id", name=text, node=text, exception_type="ValueError", exception_message=text
+        text, id="an id", name=text, node_id=text, node_type=text, exception_type="ValueError", exception_message=text
     ),
     WaitTimeoutError: lambda cls, text: cls(text, id="an id", name=text, status="running", waited=61.5),
 }

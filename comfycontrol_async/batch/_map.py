@@ -39,8 +39,8 @@ from comfycontrol_async.errors import (
 )
 from comfycontrol_async.graph._graph import Graph
 from comfycontrol_async.models import WorkflowStatus, WorkflowSummary
-from comfycontrol_async.resources.workflows import workflow_form
-from comfycontrol_async.runs._run import RunTools, WorkflowRun
+from comfycontrol_async.resources._forms import workflow_form
+from comfycontrol_async.runs._run import RunTools, WorkflowRun, follow_to_end, make_run
 from comfycontrol_async.runs._submit import Submitter, unique_name
 
 # Submits, and requests for outputs, of one batch that are under way at once.
@@ -252,7 +252,6 @@ class Batch:
         if len(found) > 1:
             raise SubmitOutcomeUnknownError(name, [summary.id for summary in found])
         summary = found[0] if found else None
-        ordinal = None
         if summary is None:
             async with self._turn:
                 try:
@@ -261,17 +260,16 @@ class Batch:
                     sent_at = entry.sent_at or self._submitter.since(None).isoformat()
                     entry = attrs.evolve(entry, state=State.SUBMITTING, name=name, sent_at=sent_at)
                     await self._write(entry)
-                    summary = await self._submitter.submit(form, name)
+                    summary = await self._submitter.submit(form, name, unique=True)
                 except (*_FATAL, SubmitOutcomeUnknownError):
                     raise  # the journal says `submitting`: the next start looks for it first
                 except ComfyControlError as error:
                     await self._write(attrs.evolve(entry, state=State.FAILED, error=str(error)))
                     raise
-            ordinal = self._tools.watcher.count_submitted()
         created_at = summary.created_at.isoformat()
         entry = attrs.evolve(entry, state=State.SUBMITTED, id=summary.id, created_at=created_at, error="")
         await self._write(entry)
-        return WorkflowRun(self._tools, summary.id, summary=summary, graph=self._graph, ordinal=ordinal), entry
+        return make_run(self._tools, summary, graph=self._graph), entry
 
     def _run_of(self, entry: Entry) -> WorkflowRun:
         """Make the handle of a workflow that the journal knows."""
@@ -283,11 +281,11 @@ class Batch:
             created_at=created_at,
             updated_at=created_at,
         )
-        return WorkflowRun(self._tools, entry.id, summary=summary, graph=self._graph)
+        return make_run(self._tools, summary, graph=self._graph)
 
     async def _wait(self, run: WorkflowRun, entry: Entry) -> Entry:
         try:
-            await run.watch(self._options.timeout, None, outputs=self._options.outputs, batch=self._many)
+            await follow_to_end(run, self._options.timeout, outputs=self._options.outputs, batch=self._many)
         except WaitTimeoutError:
             raise  # it goes on at the server, and the journal goes on waiting for it
         except WorkflowError as failure:
@@ -321,4 +319,4 @@ class Batch:
         if pending:
             since = min(datetime.fromisoformat(entry.sent_at) for entry in pending)
             names = {entry.name for entry in pending}
-            self._found = await self._submitter.find_all(names, since, unique=True)
+            self._found = await self._submitter.find_all(names, since)

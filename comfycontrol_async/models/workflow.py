@@ -58,8 +58,12 @@ class Output:
 
 @attrs.frozen(kw_only=True)
 class FailureCause:
-    """Why a workflow failed, as the event stream tells it."""
+    """Why a workflow failed.
 
+    The event stream tells the type of the node, the full object which node it was; each is None when it is not known.
+    """
+
+    node_id: str | None = None
     node_type: str | None = None
     exception_type: str | None = None
     exception_message: str | None = None

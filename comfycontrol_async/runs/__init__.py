@@ -1,5 +1,5 @@
 """One workflow: create it once, follow it, finish it, fetch its files."""
 
-from comfycontrol_async.runs._run import OnUpdate, RunTools, WorkflowRun
+from comfycontrol_async.runs._run import OnUpdate, WorkflowRun
 
-__all__ = ["OnUpdate", "RunTools", "WorkflowRun"]
+__all__ = ["OnUpdate", "WorkflowRun"]

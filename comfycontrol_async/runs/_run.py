@@ -2,6 +2,7 @@
 
 import asyncio
 import inspect
+import logging
 import os
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
@@ -13,29 +14,30 @@ import attrs
 from comfycontrol_async._clock import Clock
 from comfycontrol_async._settings import is_number
 from comfycontrol_async.errors import (
+    ComfyControlError,
     InvalidArgumentError,
     NotFoundError,
     WaitTimeoutError,
     WorkflowCancelledError,
     WorkflowFailedError,
     WorkflowInvalidError,
+    WorkflowNotFinishedError,
 )
 from comfycontrol_async.graph._graph import Graph
-from comfycontrol_async.models import (
-    FailureCause,
-    Output,
-    Workflow,
-    WorkflowStatus,
-    WorkflowSummary,
-    WorkflowUpdate,
-)
+from comfycontrol_async.models import FailureCause, Output, Workflow, WorkflowStatus, WorkflowSummary, WorkflowUpdate
 from comfycontrol_async.resources import WorkflowsResource
+from comfycontrol_async.resources._calls import Send
+from comfycontrol_async.resources._forms import changes_form, make
 from comfycontrol_async.runs._download import Downloader
+from comfycontrol_async.runs._ledger import Ledger
 from comfycontrol_async.runs._names import target_names
+from comfycontrol_async.runs._naming import naming
 from comfycontrol_async.runs._output_file import OutputFile
+from comfycontrol_async.runs._state import State, merge
 from comfycontrol_async.runs._stores import ObjectStore, check_target
 from comfycontrol_async.runs._watch import Watcher
-from comfycontrol_async.runs._watch_state import update_of
+
+log = logging.getLogger("comfycontrol_async")
 
 OnUpdate = Callable[[WorkflowUpdate], object]
 
@@ -44,8 +46,10 @@ OnUpdate = Callable[[WorkflowUpdate], object]
 class RunTools:
     """What runs need of the client that made them."""
 
+    send: Send
     workflows: WorkflowsResource
     watcher: Watcher
+    ledger: Ledger
     downloader: Downloader
     clock: Clock
 
@@ -56,35 +60,26 @@ class WorkflowRun:
     Made by `comfy.submit`, `comfy.run` and `comfy.get_run`; it holds the last that is known and asks only when told.
     """
 
-    __slots__ = ("_born", "_graph", "_ordinal", "_outputs", "_tools", "_workflow", "id")
+    __slots__ = ("_graph", "_outputs", "_state", "_tools", "id")
 
-    def __init__(
-        self,
-        tools: RunTools,
-        id: str,
-        *,
-        summary: WorkflowSummary | None = None,
-        graph: Graph | None = None,
-        ordinal: int | None = None,
-    ) -> None:
-        self.id: str = id
-        self._tools = tools
-        self._graph = graph
-        # The place among what this client made, which tells the watcher where in the listing it stands.
-        self._ordinal = ordinal
-        self._born = None if ordinal is None else tools.clock.monotonic()
-        self._workflow = None if summary is None else _as_workflow(summary)
-        self._outputs: list[Output] | None = None
+    id: str
+    _tools: RunTools
+    _state: State | None
+    _outputs: Sequence[Output] | None
+    _graph: Graph | None
+
+    def __init__(self) -> None:
+        raise TypeError("a WorkflowRun is made by submit, run, rerun and get_run")
 
     @property
     def name(self) -> str:
         """Its name; "" while it is not known."""
-        return self._workflow.name if self._workflow else ""
+        return self._state.workflow.name if self._state else ""
 
     @property
     def status(self) -> WorkflowStatus | None:
         """The last status seen; None while none is known."""
-        return self._workflow.status if self._workflow else None
+        return self._state.status if self._state else None
 
     @property
     def workflow(self) -> Workflow | None:
@@ -93,7 +88,7 @@ class WorkflowRun:
         Waiting keeps status, queue place, times and failure up to date for no further request; the fields that only
         `GET /v1/workflow/{id}` gives (`workflow_json`, `user_runner_id`, ...) are filled by `refresh`.
         """
-        return self._workflow
+        return self._state.workflow if self._state else None
 
     @property
     def known_outputs(self) -> list[Output] | None:
@@ -119,32 +114,7 @@ class WorkflowRun:
             NotFoundError: it does not exist (any more).
             TransportError, APIError, ResponseFormatError: asking for it failed for good.
         """
-        return await self.watch(timeout, None)
-
-    async def watch(
-        self, timeout: float | None, on_update: OnUpdate | None, *, outputs: bool = True, batch: bool = False
-    ) -> Workflow:
-        """Wait as `wait` does, and call `on_update` with every change; `outputs`, `batch`: see `Watcher`."""
-        started = self._tools.clock.monotonic()
-        limit = asyncio.timeout(timeout)
-        try:
-            async with limit, aclosing(self._updates(outputs, batch)) as updates:
-                async for update in updates:
-                    if on_update is not None:
-                        await _call(on_update, update)
-                await self._complete()
-        except TimeoutError as error:
-            if not limit.expired():
-                raise
-            waited = self._tools.clock.monotonic() - started
-            raise WaitTimeoutError(
-                f"not finished after {waited:.1f} s, last seen {self.status or 'never'}",
-                id=self.id,
-                name=self.name,
-                status=self.status,
-                waited=waited,
-            ) from error
-        return self._result()
+        return await follow_to_end(self, timeout)
 
     async def updates(self, *, min_interval: float = 0.0) -> AsyncGenerator[WorkflowUpdate, None]:
         """Give its state now and each time that it changes, and end at a final status.
@@ -163,88 +133,55 @@ class WorkflowRun:
         if not (is_number(min_interval) and min_interval >= 0):
             raise InvalidArgumentError(f"min_interval must be a number of seconds from 0, not {min_interval!r}")
         clock = self._tools.clock
-        async with aclosing(self._updates(outputs=True, batch=False)) as updates:
-            async for update in updates:
-                given = clock.monotonic()
-                yield update
-                pause = given + min_interval - clock.monotonic()
-                if pause > 0 and not update.status.terminal:
-                    await clock.sleep(pause)
+        with naming(self.id):
+            async with aclosing(self._updates(outputs=True, batch=False, live=True)) as updates:
+                async for update in updates:
+                    given = clock.monotonic()
+                    yield update
+                    pause = given + min_interval - clock.monotonic()
+                    if pause > 0 and not update.status.terminal:
+                        await clock.sleep(pause)
 
-    async def _updates(self, outputs: bool, batch: bool) -> AsyncGenerator[WorkflowUpdate, None]:
-        if self._workflow is None:
+    async def _updates(self, *, outputs: bool, batch: bool, live: bool) -> AsyncGenerator[WorkflowUpdate, None]:
+        if self._state is None:
             await self.refresh()
-        if self._workflow is not None and self._workflow.status.terminal:
-            yield self._last_update()
+        state = self._known()
+        if state.ended:
+            yield attrs.evolve(state, outputs=self._outputs).update(self._elapsed(state))
             return
-        created_at = self._workflow.created_at if self._workflow else None
-        follow = self._tools.watcher.follow(
-            self.id, ordinal=self._ordinal, born=self._born, created_at=created_at, outputs=outputs, batch=batch
-        )
-        async with aclosing(follow) as updates:
-            async for update in updates:
-                self._take(update)
-                yield self._dated(update)
+        follow = self._tools.watcher.follow(state, outputs=outputs, batch=batch, live=live)
+        async with aclosing(follow) as states:
+            async for state in states:
+                self._state = state
+                self._outputs = state.outputs or self._outputs
+                yield state.update(self._elapsed(state))
 
-    def _take(self, update: WorkflowUpdate) -> None:
-        """Remember what an update says."""
-        if self._workflow is not None:
-            cause = update.cause or FailureCause()
-            self._workflow = attrs.evolve(
-                self._workflow,
-                status=update.status,
-                queue_number=update.queue_number,
-                started_at=update.started_at or self._workflow.started_at,
-                completed_at=update.completed_at or self._workflow.completed_at,
-                error_node=cause.node_type or self._workflow.error_node,
-                exception_type=cause.exception_type or self._workflow.exception_type,
-                exception_message=cause.exception_message or self._workflow.exception_message,
-            )
-        if update.outputs:
-            self._outputs = update.outputs
+    def _known(self) -> State:
+        assert self._state is not None  # called only once something is known
+        return self._state
 
-    def _last_update(self) -> WorkflowUpdate:
-        assert self._workflow is not None  # asked for only when something is known
-        return self._dated(attrs.evolve(update_of(self._workflow), outputs=self._outputs or []))
-
-    def _dated(self, update: WorkflowUpdate) -> WorkflowUpdate:
-        """Add what the service does not say with an update: when it was made, and how long ago that was."""
-        created_at = self._workflow.created_at if self._workflow else None
+    def _elapsed(self, state: State) -> float | None:
+        """Return the seconds from its creation to its end, or to now while it runs."""
+        created_at, completed_at = state.created_at, state.workflow.completed_at
         if created_at is None:
-            return update
-        if update.completed_at is not None:
-            elapsed = (update.completed_at - created_at).total_seconds()
-        elif self._born is not None:
-            elapsed = self._tools.clock.monotonic() - self._born
+            return None
+        made = self._tools.ledger.get(self.id)
+        if completed_at is not None:
+            elapsed = (completed_at - created_at).total_seconds()
+        elif made is not None and made.moment is not None:
+            elapsed = self._tools.clock.monotonic() - made.moment
         else:
             elapsed = (self._tools.clock.utcnow() - created_at).total_seconds()
-        return attrs.evolve(update, created_at=created_at, elapsed=max(0.0, elapsed))
+        return max(0.0, elapsed)
 
-    async def _complete(self) -> None:
-        """Ask why it failed, when what was seen so far does not say."""
-        known = self._workflow
-        if known is not None and known.status == WorkflowStatus.FAILED and update_of(known).cause is None:
-            await self.refresh()
-
-    def _result(self) -> Workflow:
-        workflow = self._workflow
-        assert workflow is not None  # the updates ended, so there was one
-        facts: dict[str, Any] = {"id": self.id, "name": workflow.name, "status": workflow.status.value}
-        if workflow.status == WorkflowStatus.FAILED:
-            reason = ": ".join(filter(None, (workflow.exception_type, workflow.exception_message)))
-            place = f" at {workflow.error_node}" if workflow.error_node else ""
-            raise WorkflowFailedError(
-                f"failed{place}" + (f": {reason}" if reason else ""),
-                node=workflow.error_node,
-                exception_type=workflow.exception_type,
-                exception_message=workflow.exception_message,
-                **facts,
-            )
-        if workflow.status == WorkflowStatus.CANCELLED:
-            raise WorkflowCancelledError("was cancelled", **facts)
-        if workflow.status == WorkflowStatus.INVALID:
-            raise WorkflowInvalidError("the service found it invalid: check its graph and parameters", **facts)
-        return workflow
+    async def _explain(self) -> None:
+        """Ask why it failed or is invalid, when what was seen so far does not say."""
+        state = self._known()
+        if state.status in (WorkflowStatus.FAILED, WorkflowStatus.INVALID) and state.cause is None:
+            try:
+                await self.refresh()
+            except ComfyControlError as error:
+                log.info("why workflow %s is %s could not be learnt: %s", self.id, state.status, error)
 
     # Asking and acting: one request each
 
@@ -254,8 +191,8 @@ class WorkflowRun:
         Raises:
             NotFoundError: it does not exist (any more).
         """
-        self._workflow = await self._tools.workflows.get(self.id)
-        return self._workflow
+        self._state = merge(self._state, await self._tools.workflows.get(self.id))
+        return self._state.workflow
 
     async def cancel(self) -> None:
         """Cancel it. One request; the service takes a few seconds, and `wait` tells how it ended.
@@ -274,13 +211,13 @@ class WorkflowRun:
             GraphError: a parameter is unknown or has a wrong value; nothing was made.
             SubmitOutcomeUnknownError: it may or may not have been made.
         """
-        workflows = self._tools.workflows
+        tools = self._tools
         if params and self._graph is not None:
-            summary = await workflows.rerun_with(self.id, self._graph.parameters, params)
+            form = await asyncio.to_thread(changes_form, self._graph.parameters, params)
+            summary = await make(tools.send, f"/v1/workflow/{self.id}/rerun", form, f"rerun of {self.id}")
         else:
-            summary = await workflows.rerun(self.id, params=params)
-        ordinal = self._tools.watcher.count_submitted()
-        return WorkflowRun(self._tools, summary.id, summary=summary, graph=self._graph, ordinal=ordinal)
+            summary = await tools.workflows.rerun(self.id, params=params)
+        return make_run(tools, summary, graph=self._graph)
 
     async def outputs(self) -> list[Output]:
         """Return what it made; one request, none when the last event of its stream brought them.
@@ -289,20 +226,29 @@ class WorkflowRun:
         work for about five minutes; `download` gets fresh ones by itself.
 
         Raises:
-            NotFoundError: it is not completed.
+            WorkflowNotFinishedError: it has not ended yet.
+            WorkflowFailedError, WorkflowCancelledError, WorkflowInvalidError: it ended without outputs.
+            NotFoundError: it does not exist (any more).
         """
-        if self._outputs is None:
-            self._outputs = await self._fetch_outputs()
-        return list(self._outputs)
+        known = self.known_outputs
+        return list(await self._fetch_outputs()) if known is None else known
 
-    async def _fetch_outputs(self) -> list[Output]:
+    async def _fetch_outputs(self) -> Sequence[Output]:
+        with naming(self.id):
+            self._outputs = tuple(await self._ask_outputs())
+        return self._outputs
+
+    async def _ask_outputs(self) -> Sequence[Output]:
+        """Fetch the outputs; a 404 may mean several things (contradiction 6 of the API documentation)."""
+        completed = self.status == WorkflowStatus.COMPLETED
         try:
             return await self._tools.workflows.outputs(self.id)
         except NotFoundError:
-            # One page says 404 for a completed workflow without outputs, another an empty array (contradiction 6).
-            if self.status == WorkflowStatus.COMPLETED:
+            if completed:
                 return []
-            raise
+        await self.refresh()
+        raise_unless_completed(self._known())
+        return await self._ask_outputs()
 
     async def files(self) -> list[OutputFile]:
         """Return a handle of each output, to read, save or show it; as many requests as `outputs`.
@@ -353,14 +299,84 @@ class WorkflowRun:
         return await self._tools.downloader.put(files, target, names, overwrite=overwrite)
 
     async def _renew(self) -> Sequence[Output]:
-        self._outputs = await self._fetch_outputs()
-        return self._outputs
+        return await self._fetch_outputs()
 
 
-def _as_workflow(summary: WorkflowSummary) -> Workflow:
-    if isinstance(summary, Workflow):
-        return summary
-    return Workflow(**{field.name: getattr(summary, field.name) for field in attrs.fields(WorkflowSummary)})
+def make_run(tools: RunTools, known: WorkflowSummary | str, *, graph: Graph | None = None) -> WorkflowRun:
+    """Make the handle of a workflow, from what is known of it or from its id alone."""
+    run = WorkflowRun.__new__(WorkflowRun)
+    run._tools, run._graph, run._outputs = tools, graph, None
+    run._state = None if isinstance(known, str) else merge(None, known)
+    run.id = known if isinstance(known, str) else known.id
+    return run
+
+
+async def follow_to_end(
+    run: WorkflowRun,
+    timeout: float | None,
+    on_update: OnUpdate | None = None,
+    *,
+    outputs: bool = True,
+    batch: bool = False,
+) -> Workflow:
+    """Wait as `WorkflowRun.wait` does, and call `on_update` with every change.
+
+    `outputs` and `batch` tell the watcher what is wanted; see `Watcher.follow`.
+    """
+    clock = run._tools.clock
+    started = clock.monotonic()
+    live = on_update is not None
+    with naming(run.id):
+        try:
+            async with (
+                asyncio.timeout(timeout) as limit,
+                aclosing(run._updates(outputs=outputs, batch=batch, live=live)) as updates,
+            ):
+                async for update in updates:
+                    if on_update is not None:
+                        await _call(on_update, update)
+                await run._explain()
+        except TimeoutError as error:
+            if not limit.expired():
+                raise
+            waited = clock.monotonic() - started
+            raise WaitTimeoutError(
+                f"not finished after {waited:.1f} s, last seen {run.status or 'never'}",
+                id=run.id,
+                name=run.name,
+                status=run.status,
+                waited=waited,
+            ) from error
+        raise_unless_completed(run._known())
+        return run._known().workflow
+
+
+def raise_unless_completed(state: State) -> None:
+    """Raise the error that says how a workflow ended, or that it has not ended; return if it is completed."""
+    workflow, status = state.workflow, state.status
+    facts: dict[str, Any] = {"id": workflow.id, "name": workflow.name, "status": status.value}
+    cause = state.cause or FailureCause()
+    reason = ": ".join(filter(None, (cause.exception_type, cause.exception_message)))
+    said = f": {reason}" if reason else ""
+    match status:
+        case WorkflowStatus.COMPLETED:
+            return
+        case WorkflowStatus.FAILED:
+            raise WorkflowFailedError(f"failed{_place_of(cause)}{said}", **facts, **attrs.asdict(cause))
+        case WorkflowStatus.CANCELLED:
+            raise WorkflowCancelledError("was cancelled", **facts)
+        case WorkflowStatus.INVALID:
+            text = f"the service found it invalid{_place_of(cause)}{said or ': check its graph and parameters'}"
+            raise WorkflowInvalidError(text, **facts)
+        case _:
+            raise WorkflowNotFinishedError(f"it is {status}, not completed: wait for it first", **facts)
+
+
+def _place_of(cause: FailureCause) -> str:
+    node = f"node {cause.node_id}" if cause.node_id else ""
+    if cause.node_type and node:
+        return f" at {cause.node_type} ({node})"
+    return f" at {cause.node_type or node}" if cause.node_type or node else ""
 
 
 async def _call(on_update: OnUpdate, update: WorkflowUpdate) -> None:

@@ -1,18 +1,20 @@
 """Submit: create a workflow so that it is neither lost nor doubled, although the API has no idempotency key.
 
 When the answer of a create is lost, or is a 5xx, it may or may not have taken effect. Then the newest workflows are
-listed, a few times over some seconds, for the server may show a new one late. The one with this name, created since the
-send, that this client does not hold yet, is adopted. None seen: nothing was created, and it is sent again. Several:
-nobody can tell, and `SubmitOutcomeUnknownError` says so.
+listed, a few times over 30 s, for the server may show a new one late. The one with this name, created since the send,
+that this client does not hold yet, is adopted. None seen: nothing was created, and it is sent again. Several: it cannot
+be told which, and `SubmitOutcomeUnknownError` says so.
 
-A name that is unique makes it decidable: `map` and a submit without a name give each workflow one of its own.
+A name that is unique makes it decidable: `map` and a submit without a name give each workflow one of its own. It is
+recognised on the whole first page, whatever the clocks say; if two of it turn up after all, because the server acted
+later than that, the younger is cancelled. A name that is not unique may be used by others at the same moment, so such
+a workflow is compared by its tags and parameters before it is adopted.
 """
 
-import asyncio
+import json
 import logging
 import secrets
-from collections import Counter, OrderedDict
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection
 from contextlib import aclosing
 from datetime import datetime, timedelta
 from typing import Any
@@ -23,152 +25,252 @@ from comfycontrol_async._clock import Clock
 from comfycontrol_async._http._multipart import Form
 from comfycontrol_async._http._retry import RetryPolicy
 from comfycontrol_async.errors import (
+    APIError,
+    AuthenticationError,
     ComfyControlError,
-    RateLimitedError,
+    NotFoundError,
     RateLimitWaitError,
     ResponseFormatError,
-    ServerError,
     SubmitOutcomeUnknownError,
     TransportError,
 )
-from comfycontrol_async.graph._graph import Graph
-from comfycontrol_async.graph._names import NAME_LIMIT, name_of
-from comfycontrol_async.models import WorkflowSummary
+from comfycontrol_async.graph._file import File
+from comfycontrol_async.graph._names import NAME_LIMIT
+from comfycontrol_async.models import Workflow, WorkflowStatus, WorkflowSummary
 from comfycontrol_async.resources import WorkflowsResource
-from comfycontrol_async.resources._calls import GraphSource
-from comfycontrol_async.resources.workflows import workflow_form
+from comfycontrol_async.resources._calls import Send
+from comfycontrol_async.resources._forms import CREATE_PATH, make, stored_name
+from comfycontrol_async.runs._background import Background
+from comfycontrol_async.runs._cancel import cancel_for_good
+from comfycontrol_async.runs._ledger import Ledger
+from comfycontrol_async.runs._look import newest_pages
 
 log = logging.getLogger("comfycontrol_async")
 
-# Looks at the newest workflows after a lost answer, with pauses of base_delay * 2, 4, 8, 16 before them.
-_LOOKS = 4
+# Seconds after an outcome that is not known at which the newest workflows are listed. The last is the longest time
+# that a listing is believed to lag behind; it does not depend on the retry policy, whose subject is requests.
+LOOKS_AT = (1.0, 3.0, 7.0, 15.0, 30.0)
 # The server's times are whole seconds, its Date header too, and the answer that brought it was on its way.
 _CLOCK_SLACK = timedelta(seconds=3)
-# When no answer ever told the server's time, ours may be off by that much.
+# How much earlier a workflow with our key may seem to be created: older ones were known before.
+_KEY_SLACK = timedelta(seconds=10)
+# Assumed clock skew when no answer ever had a Date header.
 _UNKNOWN_CLOCK_SLACK = timedelta(minutes=10)
-# What may be better at the next look.
-_MAY_PASS = (TransportError, ServerError, RateLimitedError, RateLimitWaitError, ResponseFormatError)
-# Ids of created workflows that are remembered as held; more than any look can show.
-_MOST_HELD = 1000
+# What may be better at the next look; a refused token is not.
+_MAY_PASS = (TransportError, APIError, RateLimitWaitError, ResponseFormatError)
+# Not begun yet: cancelling one of these wastes no work.
+WAITING = frozenset({WorkflowStatus.ACCEPTED, WorkflowStatus.UPLOADED, WorkflowStatus.QUEUED})
 
 
 @attrs.define(eq=False, kw_only=True)
 class Submitter:
-    """Creates workflows for one client, and remembers which ones it holds.
+    """Creates workflows for one client, exactly once.
 
-    `server_time` translates a moment of the monotonic clock to the server's time, None when that is not known.
+    `server_time` translates a moment of the monotonic clock to the server's time, by the Date of the last answer; None
+    when no answer had one.
     """
 
+    send: Send
     workflows: WorkflowsResource
+    ledger: Ledger
+    background: Background
     retry: RetryPolicy
     clock: Clock
     server_time: Callable[[float], datetime | None]
-    held: OrderedDict[str, None] = attrs.field(factory=OrderedDict)
-    # Names that are being sent now, and how far the times of workflows lag behind the server's Date.
-    _posting: Counter[str] = attrs.field(factory=Counter, init=False)
+    # How far the times of workflows lag behind the server's Date.
     _behind: timedelta = attrs.field(default=timedelta(), init=False)
 
-    async def submit(self, form: Form, name: str) -> WorkflowSummary:
-        """Create the workflow of `form`, exactly once.
+    async def submit(
+        self, form: Form, name: str, *, unique: bool = False, rivals: Collection[str] | None = None
+    ) -> WorkflowSummary:
+        """Create the workflow of `form`.
+
+        Args:
+            form: what is sent.
+            name: the name in it.
+            unique: whether no other submit uses this name, for it holds random bits or the marks of a key.
+            rivals: given if it has the marks of a key, which other processes may send too: the ids of workflows with
+                this key that were known before and do not count.
 
         Raises:
             SubmitOutcomeUnknownError: it may or may not have been created.
             TransportError, APIError, RateLimitWaitError: it was not created.
         """
-        started = self.clock.monotonic()
-        since = None if self.server_time(started) is None else self.since(started)
+        sent = self.clock.monotonic()
+        search = _Search(names={name}, form=form, unique=unique, rivals=rivals)
+        if self.server_time(sent) is not None:
+            search.since = self.since(sent)
+        spent = 0.0
         for attempt in range(1, self.retry.attempts + 1):
+            begun = self.clock.monotonic()
             try:
-                return await self._post(form, name)
+                made: WorkflowSummary | None = await self._post(form, name)
             except SubmitOutcomeUnknownError as error:
+                spent += self.clock.monotonic() - begun
                 log.warning("the outcome of creating %r is not known (%s): looking for it", name, error.__cause__)
-                found = await self._find(name, since or self.since(started))
-                if found is not None:
-                    return found
-                if attempt == self.retry.attempts or self.clock.monotonic() - started > self.retry.max_elapsed:
+                made = await self._reconcile(search, name, sent, resent=attempt > 1)
+                if made is None and not self._may_send_again(error, attempt, spent):
                     raise
-                if isinstance(error.__cause__, ResponseFormatError):
-                    raise  # it was a success that makes no sense to us: so may be the listing
-                log.warning("%r was not created: sending it again", name)
+            if made is not None:
+                if attempt > 1 and unique and rivals is None:
+                    self.background.spawn(self._cancel_doubles(name, made.id), f"doubles of {name}")
+                return made
+            log.warning("%r was not created: sending it again", name)
         raise AssertionError("unreachable: the last attempt returns or raises")
 
+    def _may_send_again(self, error: SubmitOutcomeUnknownError, attempt: int, spent: float) -> bool:
+        # An answer that could not be read was a success: the listing may be unreadable too.
+        readable = not isinstance(error.__cause__, ResponseFormatError)
+        return readable and attempt < self.retry.attempts and spent <= self.retry.max_elapsed
+
     async def _post(self, form: Form, name: str) -> WorkflowSummary:
-        self._posting[name] += 1
-        try:
-            summary = await self.workflows.post(form, name)
-        finally:
-            self._posting[name] -= 1
-            if not self._posting[name]:
-                del self._posting[name]
+        summary = await make(self.send, CREATE_PATH, form, name)
         told = self.server_time(self.clock.monotonic())
         self._behind = timedelta() if told is None else max(timedelta(), told - summary.created_at)
-        return self._hold(summary)
+        return summary
 
-    async def _find(self, name: str, since: datetime) -> WorkflowSummary | None:
-        """Look for the workflow of this name that was created since then, and hold it.
-
-        None means that the server had time to show it and did not.
+    async def _reconcile(self, search: "_Search", name: str, sent: float, *, resent: bool) -> WorkflowSummary | None:
+        """Look for the workflow until the server had time to show it; None means that it did not.
 
         Raises:
             SubmitOutcomeUnknownError: several may be it, or looking failed.
         """
         try:
-            found = (await self.find_all({name}, since)).get(name, [])
+            found = await self._search(search, lambda: search.earliest(self.since(sent)))
         except SubmitOutcomeUnknownError:
             raise
         except ComfyControlError as error:
             raise SubmitOutcomeUnknownError(name) from error
-        if len(found) > 1:
-            raise SubmitOutcomeUnknownError(name, [summary.id for summary in found])
-        return found[0] if found else None
+        if name not in found:
+            return None
+        ours, *doubles = found[name]
+        self.ledger.adopt(ours.id)
+        if resent and not search.keyed:  # they are our own: an earlier sending took effect after all
+            for double in doubles:
+                self.background.spawn(self._cancel_double(name, double), f"double {double.id}")
+        return ours
 
-    async def find_all(
-        self, names: Collection[str], since: datetime, *, unique: bool = False
-    ) -> dict[str, list[WorkflowSummary]]:
-        """Look for the workflows of these names that were created since then, and hold those that are the only one.
+    async def find_all(self, names: Collection[str], since: datetime) -> dict[str, list[WorkflowSummary]]:
+        """Look for the workflows of these unique names that were created since then, and hold those that are found.
 
-        A name that is not in the result was not created: the server had time to show it and did not.
-
-        Args:
-            names: what they are called.
-            since: by the server's clock.
-            unique: whether there is one of each name at the most, so that looking ends when all are seen.
+        A name that is not in the result was not created: the server had time to show it and did not. The listing is
+        read down to `since` each time, so that doubles are seen: the oldest comes first.
 
         Raises:
-            SubmitOutcomeUnknownError: one may be that of another submit, which is still on its way.
+            SubmitOutcomeUnknownError: one was made, but it cannot be read.
             ComfyControlError: looking failed.
         """
+        found = await self._search(_Search(names=set(names), unique=True), lambda: since)
+        for summaries in found.values():
+            for summary in summaries:
+                self.ledger.adopt(summary.id)
+        return found
+
+    async def _search(self, search: "_Search", since: Callable[[], datetime]) -> dict[str, list[WorkflowSummary]]:
+        begun = self.clock.monotonic()
         found: dict[str, list[WorkflowSummary]] = {}
-        for look in range(1, _LOOKS + 1):
-            await self.clock.sleep(self.retry.base_delay * 2.0**look)
+        for moment in LOOKS_AT:
+            await self.clock.sleep(begun + moment - self.clock.monotonic())
+            last = moment == LOOKS_AT[-1]
             try:
-                candidates = await self._look(set(names) - set(found), since, unique)
+                candidates = await self._look(search, search.names - found.keys(), since)
+                for name, summaries in candidates.items():
+                    if ours := await self._choose(search, name, summaries, last):
+                        found[name] = ours
+            except AuthenticationError:
+                raise
             except _MAY_PASS:
-                if look == _LOOKS:
+                if last:
                     raise
-                continue
-            for name, summaries in candidates.items():
-                fresh = [summary for summary in summaries if summary.id not in self.held]
-                if fresh and not self._posting[name]:
-                    found[name] = fresh if len(fresh) > 1 else [self._hold(fresh[0])]
-                elif fresh and look == _LOOKS:
-                    raise SubmitOutcomeUnknownError(name, [summary.id for summary in fresh])
-            if len(found) == len(names):
+            if len(found) == len(search.names):
                 break
         for name, summaries in found.items():
             log.info("%r was created: it is %s", name, " or ".join(summary.id for summary in summaries))
         return found
 
-    async def _look(self, names: set[str], since: datetime, unique: bool) -> dict[str, list[WorkflowSummary]]:
-        """Read the listing down to `since`, and return what has these names."""
-        candidates: dict[str, list[WorkflowSummary]] = {}
-        async with aclosing(aiter(self.workflows.list(per_page=100))) as newest:
-            async for item in newest:
-                if item.created_at < since or (unique and len(candidates) == len(names)):
-                    break
-                if item.name in names and item.id not in self.held:
-                    candidates.setdefault(item.name, []).append(item)
-        return candidates
+    async def _look(
+        self, search: "_Search", names: Collection[str], since: Callable[[], datetime]
+    ) -> dict[str, list[WorkflowSummary]]:
+        """Read the listing down to `since`, and return what has these names and is not held."""
+        candidates: dict[str, dict[str, WorkflowSummary]] = {}
+        async with aclosing(newest_pages(self.workflows, since)) as pages:
+            async for page in pages:
+                for item in page.items:
+                    if item.name not in names or self.ledger.get(item.id) is not None:
+                        continue
+                    if search.is_new(item, page.number, since()):
+                        candidates.setdefault(item.name, {})[item.id] = item
+                for raw in (invalid.raw for invalid in page.invalid_items):
+                    name = raw.get("name") if isinstance(raw, dict) else None
+                    if isinstance(name, str) and name in names:
+                        whole = await self._read_invalid(name, raw)
+                        candidates.setdefault(name, {})[whole.id] = whole
+        return {name: sorted(items.values(), key=_age) for name, items in candidates.items()}
+
+    async def _read_invalid(self, name: str, raw: dict[str, Any]) -> WorkflowSummary:
+        """Fetch a workflow whose item in the listing cannot be read: with our name, it was made all the same."""
+        id = str(raw.get("id", ""))
+        try:
+            return await self.workflows.get(id)
+        except (ResponseFormatError, NotFoundError, ValueError) as error:  # ValueError: its id is none
+            raise SubmitOutcomeUnknownError(name, [id] if id else []) from error
+
+    async def _choose(
+        self, search: "_Search", name: str, candidates: list[WorkflowSummary], last: bool
+    ) -> list[WorkflowSummary]:
+        """Return those that are ours, the oldest first; more than one only for a unique name.
+
+        Raises:
+            SubmitOutcomeUnknownError: several may be it, or one may be that of another submit that has no answer yet.
+        """
+        if search.keyed:  # the key's own rules say which one counts: the oldest that was not cancelled
+            return [item for item in candidates if item.status != WorkflowStatus.CANCELLED]
+        if search.unique:
+            return candidates
+        alike = [item for item in candidates if await self._is_ours(search, item)]
+        # Another submit of this client, which looks too, may have taken one while this one was compared.
+        alike = [item for item in alike if self.ledger.get(item.id) is None]
+        undecided = bool(alike) and self.ledger.is_sending(name)
+        if len(alike) > 1 or (undecided and last):
+            raise SubmitOutcomeUnknownError(name, [item.id for item in alike])
+        return [] if undecided else alike
+
+    async def _is_ours(self, search: "_Search", item: WorkflowSummary) -> bool:
+        """Tell whether a workflow of our name is not a stranger's: by its tags, then by its content, for one GET."""
+        if item.id not in search.verdicts:
+            ours = search.form is None or sorted(item.tags) == _tags_of(search.form)
+            if ours and search.form is not None:
+                try:
+                    ours = _same_content(await self.workflows.get(item.id), search.form)
+                except NotFoundError:
+                    ours = False  # it is gone again
+            if not ours:
+                log.info("%s has the name %r too, but it is another one's", item.id, item.name)
+            search.verdicts[item.id] = ours
+        return search.verdicts[item.id]
+
+    async def _cancel_doubles(self, name: str, kept: str) -> None:
+        """After a second sending, look whether the first took effect after all, for as long as a listing may lag."""
+        begun = self.clock.monotonic()
+        for moment in LOOKS_AT:
+            await self.clock.sleep(begun + moment - self.clock.monotonic())
+            try:
+                page = await self.workflows.list(per_page=100).page(1)
+            except _MAY_PASS as error:
+                log.info("looking for a double of %r failed: %s", name, error)
+                continue
+            for item in page.items:
+                if item.name == name and item.id != kept:
+                    return await self._cancel_double(name, item)
+        return None
+
+    async def _cancel_double(self, name: str, double: WorkflowSummary) -> None:
+        self.ledger.adopt(double.id)
+        if double.status not in WAITING:
+            log.warning("%r was created twice: %s is %s and stays", name, double.id, double.status)
+            return
+        log.warning("%r was created twice: cancelling %s", name, double.id)
+        await cancel_for_good(self.workflows, double.id, self.clock)
 
     def since(self, moment: float | None) -> datetime:
         """Return a time of the server's clock that lies surely before `moment` (monotonic; None for now)."""
@@ -179,31 +281,75 @@ class Submitter:
             return known - self._behind - _CLOCK_SLACK
         return self.clock.utcnow() - timedelta(seconds=now - moment) - _UNKNOWN_CLOCK_SLACK
 
-    def _hold(self, summary: WorkflowSummary) -> WorkflowSummary:
-        self.held[summary.id] = None
-        while len(self.held) > _MOST_HELD:
-            self.held.popitem(last=False)
-        return summary
+
+@attrs.define(kw_only=True)
+class _Search:
+    """What is looked for, and which candidates were compared already."""
+
+    names: set[str]
+    form: Form | None = None
+    unique: bool = False
+    rivals: Collection[str] | None = None
+    since: datetime | None = None
+    verdicts: dict[str, bool] = attrs.field(factory=dict)
+
+    @property
+    def keyed(self) -> bool:
+        """Whether the name has the marks of a key."""
+        return self.rivals is not None
+
+    def earliest(self, since: datetime) -> datetime:
+        """Return the earliest estimate of the time of the send: each look's answer gives another one."""
+        self.since = since if self.since is None else min(self.since, since)
+        return self.since
+
+    def is_new(self, item: WorkflowSummary, page: int, since: datetime) -> bool:
+        """Tell whether it was created since the send, as far as clocks and the name can tell."""
+        if self.rivals is not None:
+            return item.id not in self.rivals and item.created_at >= since - _KEY_SLACK
+        return (self.unique and page == 1) or item.created_at >= since
+
+
+def _age(summary: WorkflowSummary) -> tuple[datetime, str]:
+    return summary.created_at, summary.id
+
+
+def _tags_of(form: Form) -> list[str]:
+    tags = dict(form.fields).get("tags")
+    return sorted(tags.split(",")) if isinstance(tags, str) else []
+
+
+def _same_content(workflow: Workflow, form: Form) -> bool:
+    """Compare a stored workflow with what was sent, by what the service is documented to keep as it was."""
+    sent = dict(form.fields)
+    for pair in workflow.workflow_params:
+        stored = stored_name(pair[0]) if len(pair) > 1 else None
+        if stored is None:
+            continue
+        value = sent.get(("#" if stored[0] == "choice" else "$") + stored[1])
+        if isinstance(value, str) and _plain(pair[1]) != _plain(value):
+            return False
+    body = sent.get("workflow_json")
+    if not workflow.workflow_json or not isinstance(body, File) or not isinstance(body.source, bytes):
+        return True
+    return _classes(workflow.workflow_json) == _classes(json.loads(body.source))
+
+
+def _plain(value: object) -> str:
+    """Return a stored value as text; the service may keep the text "20.0" as a number."""
+    try:
+        number = float(value) if isinstance(value, (str, int, float)) else None
+    except ValueError:
+        number = None
+    return str(value) if number is None else repr(number)
+
+
+def _classes(nodes: dict[str, Any]) -> dict[str, Any]:
+    """Return the nodes' types by id: what stays of a graph whether or not its placeholders were filled in."""
+    return {id: node.get("class_type") for id, node in nodes.items() if isinstance(node, dict)}
 
 
 def unique_name(base: str) -> str:
     """Return a name that no other workflow has: the base, cut to fit, and 32 random bits."""
     suffix = f"-{secrets.token_hex(4)}"
     return base[: NAME_LIMIT - len(suffix)] + suffix
-
-
-async def prepare_submit(
-    graph: GraphSource, name: str | None, params: Mapping[str, Any] | None, tags: Iterable[str]
-) -> tuple[Graph, Form, str]:
-    """Check everything that costs no request, and return the graph, the form to send and the name in it.
-
-    Raises:
-        GraphError, InvalidArgumentError: it cannot be sent.
-    """
-    chosen = unique_name(name_of(graph)) if name is None else name
-
-    def work() -> tuple[Graph, Form, str]:
-        known = Graph.coerce(graph)
-        return known, workflow_form(known, chosen, params, tags), chosen
-
-    return await asyncio.to_thread(work)

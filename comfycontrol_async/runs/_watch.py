@@ -1,84 +1,103 @@
-"""Watcher: finds out how waiting workflows get on, for all who wait, for the fewest requests.
+"""Watcher: finds out how waiting workflows get on, for all callers that wait, for the fewest requests.
 
 One event stream costs one request for four minutes and brings the outputs with its last event: so few are watched by
 stream. A listing page tells of 100 workflows for one request: so many are watched by pages, chosen by `_watch_plan`.
-Stragglers, whose place in the listing nobody knows, are fetched by their ids. All of it runs in the BULK lane.
+Stragglers, whose place in the listing is not known, are fetched by their ids. All of it runs in the BULK lane.
 
 When many are waited for whose outputs are wanted, the few streams there may be are opened late, for those that should
 end next: such a stream does the work of the request for the outputs, in the same lane, and tells of the end besides.
 
-There is one task that looks and one for each stream, as long as anybody waits, and none after.
+There is one task that polls and one for each stream, as long as any caller waits, and none after.
 """
 
 import asyncio
 import logging
-from bisect import insort
 from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
-from datetime import datetime
+
+import attrs
 
 from comfycontrol_async._clock import SYSTEM_CLOCK, Clock
 from comfycontrol_async._http._config import WatchPolicy
+from comfycontrol_async._loop import LoopBinding
 from comfycontrol_async.errors import (
     APIError,
     AuthenticationError,
+    BadRequestError,
     ClientClosedError,
-    RateLimitedError,
+    NotFoundError,
     RateLimitWaitError,
     ResponseFormatError,
-    ServerError,
     TransportError,
 )
 from comfycontrol_async.limits import Limiter, Priority, RateLimitSnapshot
 from comfycontrol_async.models import Page, WorkflowSummary, WorkflowUpdate
 from comfycontrol_async.resources import WorkflowsResource
-from comfycontrol_async.runs._watch_plan import ENOUGH_DURATIONS, MISSES_UNKNOWN, PER_PAGE, Waiting, plan
-from comfycontrol_async.runs._watch_state import Watched, update_of, update_of_summary
+from comfycontrol_async.resources._calls import Open, Send
+from comfycontrol_async.runs._ledger import Ledger
+from comfycontrol_async.runs._state import State, merge, merge_event
+from comfycontrol_async.runs._streams import MOST_FAILED, Streams
+from comfycontrol_async.runs._turns import JoinTurns
+from comfycontrol_async.runs._watch_plan import MISSES_UNKNOWN, PER_PAGE, Durations, Waiting, plan
+from comfycontrol_async.runs._watched import Watched
 
 log = logging.getLogger("comfycontrol_async.watch")
 
-# Streams that end early in a row before the workflow is watched otherwise, and the seconds of one that did not.
-_MOST_FAILED_STREAMS = 3
-_GOOD_STREAM = 10.0
-# For how many times `max_interval` looking may fail, each look after all retries of its own: 120 s by default.
+# For how many times `max_interval` polls may fail, each after all retries of its own: 120 s by default.
 _LONGEST_OUTAGE = 12
 # Seconds before its expected end at which a late stream is opened: it has to get its turn at the limiter.
 _LEAD = 2.0
+# Seconds in which a stream may still tell an end that a page has shown: it brings the outputs along.
+_GRACE = 5.0
 # Seconds in which a new workflow may still be missing in the listing.
 _LISTED_LATE = 10.0
 # The share of the limit that is free when the budget is short.
 _SCARCE = 0.25
-# Durations of ended workflows that are remembered.
-_MOST_DURATIONS = 200
 
-# What may pass, and what a look says of nobody in particular.
-_FAULTS = (TransportError, ServerError, RateLimitedError, ResponseFormatError)
+# An odd answer to a poll says nothing of a workflow: of these only 401 is final, see `_read_pages` and `_ask`.
+_FAULTS = (TransportError, APIError, ResponseFormatError, RateLimitWaitError)
+
+
+@attrs.frozen
+class Route:
+    """A way to the service, in one lane: requests, the resource made of them, and how streams are opened."""
+
+    send: Send
+    workflows: WorkflowsResource
+    open: Open
 
 
 class Watcher:
-    """Follows workflows for everybody of a client who waits.
+    """Follows workflows for all callers of a client who wait.
 
     Args:
-        workflows: a resource whose requests go in the BULK lane.
-        direct: one whose requests go in the client's own lane, for streams that fetch outputs.
+        bulk: a route whose requests go in the BULK lane.
+        direct: one whose requests go in the client's own lane, for streams that fetch outputs and for late polls.
         limiter: asked whether the budget is scarce.
+        ledger: knows which workflows were made here, and when.
     """
 
     def __init__(
         self,
-        workflows: WorkflowsResource,
-        direct: WorkflowsResource,
+        bulk: Route,
+        direct: Route,
         policy: WatchPolicy,
         limiter: Callable[[], Limiter],
+        ledger: Ledger,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
-        self._workflows = workflows
-        self._direct = direct
         self.policy: WatchPolicy = policy
-        self._limiter, self._clock = limiter, clock
-        self._submitted = 0
-        self._durations: list[float] = []
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._bulk, self._direct = bulk, direct
+        self._limiter, self._ledger, self._clock = limiter, ledger, clock
+        self._durations = Durations()
+        self._binding = LoopBinding("client")
+        self._streams = Streams(
+            clock,
+            unit=min(1.0, policy.min_interval),
+            most=policy.max_streams,
+            update=self._take_event,
+            fetch=self._fetch,
+            poll=self._ensure_polling,
+        )
         self._start_over()
 
     @property
@@ -87,54 +106,47 @@ class Watcher:
         return self.policy.max_streams
 
     def limits(self) -> RateLimitSnapshot:
-        """Return the state of the limiter that all looks go through."""
+        """Return the state of the limiter that all polls go through."""
         return self._limiter().snapshot()
 
     def _start_over(self) -> None:
         self._watched: dict[str, Watched] = {}
-        self._looking: asyncio.Task[None] | None = None
-        self._failed_looks = 0
-
-    def count_submitted(self) -> int:
-        """Take note of a workflow that this client made, and return its number: it tells the place in the listing."""
-        self._submitted += 1
-        return self._submitted
+        self._polling: asyncio.Task[None] | None = None
+        self._failed_polls = 0
+        self._turns = JoinTurns()
+        self._streams.forget()
 
     async def follow(
-        self,
-        id: str,
-        *,
-        ordinal: int | None = None,
-        born: float | None = None,
-        created_at: datetime | None = None,
-        outputs: bool = True,
-        batch: bool = False,
-    ) -> AsyncGenerator[WorkflowUpdate, None]:
+        self, known: State, *, outputs: bool = True, batch: bool = False, live: bool = False
+    ) -> AsyncGenerator[State, None]:
         """Give each state of the workflow that is seen and differs from the one before, until it is final.
 
         Args:
-            ordinal: the number from `count_submitted`, when this client made it.
-            born: when it was made, by the monotonic clock, if that was seen from here.
-            created_at: when it was made, by the server's clock.
+            known: what is known of it; the first state that is given is the first that is seen from here.
             outputs: whether its outputs are wanted too; a stream brings them along.
             batch: whether many more like it will be followed: a stream for its state alone is not worth a request.
+            live: whether every update is shown to a person: polls for it are not held back for long.
 
         Raises:
             NotFoundError: it does not exist (any more).
             TransportError, APIError, ResponseFormatError: asking failed for good.
             ClientClosedError: the client was closed meanwhile.
+            ClientLoopError: the client belongs to another event loop that is still alive.
         """
-        watched = self._join(id, born, batch, created_at, outputs)
-        watched.learn(ordinal, created_at, outputs)
+        if self._binding.bind():
+            self._start_over()
+        await self._turns.take()
+        watched = self._join(known, batch=batch, outputs=outputs)
         news = asyncio.Event()
         watched.followers.add(news)
+        watched.live += live
         last: WorkflowUpdate | None = None
         try:
             while True:
                 news.clear()
-                if watched.update is not None and watched.update != last:
-                    last = watched.update
-                    yield last
+                if watched.state is not known and (update := watched.state.update()) != last:
+                    last = update
+                    yield watched.state
                     continue  # there may be news by now
                 if watched.error is not None:
                     raise watched.own_error()
@@ -142,167 +154,153 @@ class Watcher:
                     return
                 await news.wait()
         finally:
+            watched.live -= live
             await self._leave(watched, news)
 
     async def close(self) -> None:
-        """Stop everything; whoever still waits gets a ClientClosedError."""
-        if self._loop is not asyncio.get_running_loop():
-            self._start_over()  # whoever waited on another loop is gone with it
+        """Stop everything; callers that still wait get a ClientClosedError."""
+        if not self._binding.is_running():
+            self._start_over()  # callers that waited on another loop are gone with it
         for watched in self._watched.values():
-            watched.tell(None, ClientClosedError("the client was closed while this workflow was waited for"))
-        tasks = [task for task in (self._looking, *(w.stream for w in self._watched.values())) if task is not None]
-        await _stop(tasks)
+            watched.fail(ClientClosedError("the client was closed while this workflow was waited for"))
+        streams = [self._streams.drop(watched) for watched in self._watched.values()]
+        await _stop([task for task in (self._polling, *streams) if task is not None])
 
     # Who is watched
 
-    def _join(self, id: str, born: float | None, batch: bool, created_at: datetime | None, outputs: bool) -> Watched:
-        loop = asyncio.get_running_loop()
-        if loop is not self._loop:
-            self._loop = loop
-            self._start_over()
-        watched = self._watched.get(id)
+    def _join(self, known: State, *, batch: bool, outputs: bool) -> Watched:
+        watched = self._watched.get(known.workflow.id)
         if watched is None:
-            watched = self._watched[id] = self._begin(id, born, created_at, outputs)
+            watched = self._watched[known.workflow.id] = self._begin(known)
             few = len(self._watched) <= self.policy.max_streams and not batch
-            if self._room_for_streams() and (few or (outputs and not self._expected())):
-                self._open_stream(watched, self._workflows)
+            if self._streams.room > 0 and (few or (outputs and not self._durations.expected())):
+                self._streams.start(watched, self._bulk.open)
+        watched.outputs = watched.outputs or outputs
         if watched.stream is None:
-            self._see_to_looking()
+            self._ensure_polling()
         return watched
 
-    def _begin(self, id: str, born: float | None, created_at: datetime | None, outputs: bool) -> Watched:
+    def _begin(self, known: State) -> Watched:
         now = self._clock.monotonic()
+        made = self._ledger.get(known.workflow.id)
+        moment = None if made is None else made.moment
         return Watched(
-            id=id,
-            created=now if born is None else born,
-            # One whose age nobody knows is looked for at once.
-            seen=now - self.policy.max_interval if born is None else born,
-            born=born is not None,
-            ordinal=None,
-            outputs=outputs,
-            created_at=created_at,
+            id=known.workflow.id,
+            state=known,
+            created=now if moment is None else moment,
+            # One of unknown age is polled at once.
+            seen=now - self.policy.max_interval if moment is None else moment,
+            born=moment is not None,
+            offset=-made.number if made is not None and made.number is not None else None,
         )
 
-    def _see_to_looking(self) -> None:
-        if self._looking is None or self._looking.done():
-            self._looking = asyncio.get_running_loop().create_task(self._look_on(), name="comfycontrol watcher")
+    def _ensure_polling(self) -> None:
+        if self._polling is None or self._polling.done():
+            self._polling = asyncio.get_running_loop().create_task(self._poll_on(), name="comfycontrol watcher")
 
     async def _leave(self, watched: Watched, news: asyncio.Event) -> None:
-        """Forget a workflow that nobody follows any more, and what ran for it alone."""
+        """Forget a workflow that no caller follows any more, and what ran for it alone."""
         watched.followers.discard(news)
         if watched.followers or self._watched.get(watched.id) is not watched:
             return
         del self._watched[watched.id]
-        tasks = [watched.stream] if watched.stream is not None else []
-        if self._looking is not None and all(other.stream is not None for other in self._watched.values()):
-            tasks.append(self._looking)
-            self._looking = None
+        if watched.grace is not None:
+            watched.grace.cancel()
+        tasks = [task for task in (self._streams.drop(watched),) if task is not None]
+        if self._polling is not None and len(self._watched) == self._streams.open:
+            tasks.append(self._polling)
+            self._polling = None
         await _stop(tasks)
 
-    def _to_look_for(self) -> list[Watched]:
+    def _polled(self) -> list[Watched]:
         return [watched for watched in self._watched.values() if watched.stream is None and not watched.ended]
 
     # Streams
 
-    def _room_for_streams(self) -> int:
-        return self.policy.max_streams - sum(other.stream is not None for other in self._watched.values())
-
-    def _expected(self) -> float | None:
-        """Return how long workflows take as far as is known, None when too few have ended."""
-        known = self._durations
-        return known[len(known) // 2] if len(known) >= ENOUGH_DURATIONS else None
-
     def _open_late_streams(self, now: float) -> None:
         """Open streams for those whose outputs are wanted and that should end within the next moment."""
-        room, expected = self._room_for_streams(), self._expected()
+        room, expected = self._streams.room, self._durations.expected()
         if room <= 0 or expected is None:
             return
         soon = now - expected + _LEAD * self.policy.min_interval
-        for watched in sorted(self._to_look_for(), key=lambda one: one.created)[:room]:
-            if watched.outputs and watched.created <= soon and watched.failed < _MOST_FAILED_STREAMS:
-                self._open_stream(watched, self._direct)
+        due = [watched for watched in self._polled() if watched.outputs and watched.created <= soon]
+        for watched in sorted(due, key=lambda one: one.created)[:room]:
+            if watched.failed < MOST_FAILED:
+                self._streams.start(watched, self._direct.open)
 
-    def _open_stream(self, watched: Watched, workflows: WorkflowsResource) -> None:
-        watched.stream = asyncio.get_running_loop().create_task(
-            self._stream(watched, workflows), name=f"comfycontrol stream {watched.id}"
-        )
+    def _take_event(self, watched: Watched, update: WorkflowUpdate) -> None:
+        self._observe(watched, merge_event(watched.state, update))
 
-    async def _stream(self, watched: Watched, workflows: WorkflowsResource) -> None:
-        """Read its streams, one after another, until it has ended or they fail; then it is looked for."""
-        while watched.failed < _MOST_FAILED_STREAMS:
-            try:
-                await self._read_stream(watched, workflows)
-            except (*_FAULTS, RateLimitWaitError) as error:
-                log.debug("the stream of %s broke: %s", watched.id, error)
-            except Exception as error:  # whatever it is, nobody may wait for a task that is gone
-                watched.tell(None, error)
-            if watched.ended:
-                return
-            # The API closes a good one every four minutes.
-            watched.failed += 1
-            await self._clock.sleep(self.policy.min_interval * watched.failed)
-        watched.stream = None
-        self._see_to_looking()
+    # Polling
 
-    async def _read_stream(self, watched: Watched, workflows: WorkflowsResource) -> None:
-        """Read one stream to its end."""
-        first: float | None = None
-        async with aclosing(workflows.subscribe(watched.id)) as updates:
-            async for update in updates:
-                self._sighted(watched, update)
-                if update.status.terminal:
-                    return
-                first = watched.seen if first is None else first
-                if watched.seen - first >= _GOOD_STREAM * self.policy.min_interval:
-                    watched.failed = 0
-
-    # Looking
-
-    async def _look_on(self) -> None:
-        """Look for everything that has no stream, as planned, until there is nothing."""
+    async def _poll_on(self) -> None:
+        """Poll everything that has no stream, as planned, until there is nothing."""
         while True:
             try:
-                pause = await self._look()
-            except Exception as error:  # whatever it is, nobody may wait for a task that is gone
-                for watched in self._to_look_for():
-                    watched.tell(None, error)
+                pause = await self._poll()
+            except Exception as error:  # report what was not expected: followers would wait for a task that is gone
+                for watched in self._polled():
+                    watched.fail(error)
                 pause = self.policy.min_interval
             await self._clock.sleep(pause)
 
-    async def _look(self) -> float:
+    async def _poll(self) -> float:
         """Ask for what is due now, and return the pause that follows."""
         now = self._clock.monotonic()
         self._open_late_streams(now)
-        waiting = [self._waiting(watched, now) for watched in self._to_look_for()]
-        chosen = plan(waiting, self._durations, self.policy, scarce=self._scarce())
-        failed = 0
-        try:
-            for number in chosen.pages:
-                await self._read_page(number)
-        except _FAULTS as error:
-            failed += 1
-            self._take_note(error, self._to_look_for())
+        scarce = self._scarce()
+        polled = self._polled()
+        waiting = [self._waiting(watched, now) for watched in polled]
+        chosen = plan(waiting, self._durations.known, self.policy, scarce=scarce)
+        # While the budget is short the plan polls once per `max_interval`: not much later for callers that look on.
+        route = self._direct if scarce and any(watched.live for watched in polled) else self._bulk
+        failed = not await self._read_pages(chosen.pages, route)
         for id in chosen.ids:
             watched = self._watched.get(id)
-            if watched is None or watched.stream is not None or watched.ended:
-                continue
-            try:
-                await self._fetch(watched)
-            except _FAULTS as error:
-                failed += 1
-                self._take_note(error, [watched])
-        self._failed_looks = self._failed_looks + 1 if failed else 0
-        return min(self.policy.max_interval, chosen.again_in * (1 + self._failed_looks))
+            if watched is not None and watched.stream is None and not watched.ended:
+                failed |= not await self._ask(watched, route)
+        self._failed_polls = self._failed_polls + 1 if failed else 0
+        return min(self.policy.max_interval, chosen.again_in * (1 + self._failed_polls))
 
-    def _take_note(self, error: Exception, concerned: list[Watched]) -> None:
-        """Remember that looking failed; whoever that has gone on for too long is told."""
-        log.info("looking for workflows failed: %s", error)
+    async def _read_pages(self, numbers: tuple[int, ...], route: Route) -> bool:
+        """Read listing pages; return False if that failed, for whatever reason but a refused token."""
+        try:
+            for number in numbers:
+                await self._read_page(number, route)
+        except AuthenticationError:
+            raise
+        except _FAULTS as error:
+            self._note_failure(error, self._polled())
+            return False
+        return True
+
+    async def _fetch(self, watched: Watched) -> None:
+        await self._ask(watched, self._bulk)
+
+    async def _ask(self, watched: Watched, route: Route) -> bool:
+        """Ask for one workflow by its id; return False if that failed without saying anything of the workflow."""
+        try:
+            workflow = await route.workflows.get(watched.id)
+        except AuthenticationError:
+            raise
+        except (NotFoundError, BadRequestError) as error:
+            watched.fail(error)
+        except _FAULTS as error:
+            self._note_failure(error, [watched])
+            return False
+        else:
+            self._observe(watched, merge(watched.state, workflow))
+        return True
+
+    def _note_failure(self, error: Exception, concerned: list[Watched]) -> None:
+        """Record that polling failed; after the longest outage it ends the wait."""
+        log.info("polling workflows failed: %s", error)
         now = self._clock.monotonic()
         for watched in concerned:
             if watched.failing_since is None:
                 watched.failing_since = now
             elif now - watched.failing_since >= _LONGEST_OUTAGE * self.policy.max_interval:
-                watched.tell(None, error)
+                watched.fail(error)
 
     def _scarce(self) -> bool:
         limits = self.limits()
@@ -310,44 +308,44 @@ class Watcher:
         return others or limits.available < limits.limit * _SCARCE
 
     def _waiting(self, watched: Watched, now: float) -> Waiting:
-        place = None if watched.ordinal is None else self._submitted - watched.ordinal + watched.drift
         return Waiting(
             id=watched.id,
             age=now - watched.created,
             unseen=now - watched.seen,
-            place=place,
+            place=None if watched.offset is None else self._ledger.count + watched.offset,
             misses=watched.misses,
         )
 
-    async def _read_page(self, number: int) -> None:
-        asked = self._clock.monotonic()
-        missed = {watched.id for watched in self._to_look_for() if self._expected_on(watched, number, asked)}
-        page = await self._workflows.list(per_page=PER_PAGE).page(number)
+    async def _read_page(self, number: int, route: Route) -> None:
+        missed = {watched.id for watched in self._polled() if self._expected_on(watched, number)}
+        page = await route.workflows.list(per_page=PER_PAGE).page(number)
         for index, summary in enumerate(page.items):
             missed.discard(summary.id)
             watched = self._watched.get(summary.id)
-            if watched is not None:
-                self._place(watched, (number - 1) * PER_PAGE + index)
-            # A stream tells the same by itself, and the outputs with it.
-            if watched is not None and watched.stream is None:
-                self._sighted(watched, update_of_summary(summary, watched.update))
-        for watched in self._to_look_for():
+            if watched is None:
+                continue
+            watched.misses = 0
+            watched.offset = (number - 1) * PER_PAGE + index - self._ledger.count
+            if watched.stream is None:
+                self._observe(watched, merge(watched.state, summary))
+            elif summary.status.terminal and watched.grace is None and not watched.ended:
+                self._expect_end(watched, summary)
+        for watched in self._polled():
             if watched.id in missed:
                 self._miss(watched, page)
 
-    def _expected_on(self, watched: Watched, number: int, now: float) -> bool:
-        waiting = self._waiting(watched, now)
-        if waiting.place is None:
-            return waiting.misses + 1 == number
-        return waiting.place // PER_PAGE + 1 == number
+    def _expect_end(self, watched: Watched, summary: WorkflowSummary) -> None:
+        """Tell an end that a page has shown, unless the workflow's stream tells it first, and the outputs with it."""
 
-    def _place(self, watched: Watched, place: int) -> None:
-        """Remember where in the listing it was seen."""
-        watched.misses = 0
-        if watched.ordinal is None:
-            # From now on it moves down with what this client makes.
-            watched.ordinal = self._submitted
-        watched.drift = place - (self._submitted - watched.ordinal)
+        def tell() -> None:
+            self._observe(watched, merge(watched.state, summary))
+
+        watched.grace = self._clock.call_later(_GRACE * self.policy.min_interval, tell)
+
+    def _expected_on(self, watched: Watched, number: int) -> bool:
+        if watched.offset is None:
+            return watched.misses + 1 == number
+        return (self._ledger.count + watched.offset) // PER_PAGE + 1 == number
 
     def _miss(self, watched: Watched, page: Page[WorkflowSummary]) -> None:
         """Look for it on the next page next time, or on the one before when this page is older than it."""
@@ -356,39 +354,28 @@ class Watcher:
         watched.misses += 1
         if len(page.items) + len(page.invalid_items) < PER_PAGE:
             watched.misses = MISSES_UNKNOWN  # the listing ends here: ask for it by its id
-        if watched.ordinal is None or not page.items:
+        if watched.offset is None or not page.items:
             return
-        newer = watched.created_at is not None and page.items[0].created_at < watched.created_at
-        watched.drift += -PER_PAGE if newer and page.number > 1 else PER_PAGE
+        created_at = watched.state.created_at
+        newer = created_at is not None and page.items[0].created_at < created_at
+        watched.offset += -PER_PAGE if newer and page.number > 1 else PER_PAGE
 
-    async def _fetch(self, watched: Watched) -> None:
-        """Ask for one workflow by its id."""
-        try:
-            workflow = await self._workflows.get(watched.id)
-        except (ServerError, RateLimitedError, AuthenticationError):
-            raise  # says nothing of this one
-        except APIError as error:
-            watched.tell(None, error)
-            return
-        self._sighted(watched, update_of(workflow))
-
-    def _sighted(self, watched: Watched, update: WorkflowUpdate) -> None:
+    def _observe(self, watched: Watched, state: State) -> None:
+        """Take a state that was seen just now."""
         now = self._clock.monotonic()
-        if update.status.terminal and not watched.ended:
-            self._remember(watched, update, now)
+        if state.ended and not watched.ended:
+            self._learn(watched, state, now)
         watched.seen = now
         watched.failing_since = None
-        watched.tell(update)
+        watched.tell(state)
 
-    def _remember(self, watched: Watched, update: WorkflowUpdate, now: float) -> None:
+    def _learn(self, watched: Watched, state: State, now: float) -> None:
         """Learn from an ending how long workflows take: what the server says, within what was seen from here."""
-        if update.completed_at is None or watched.created_at is None or not watched.born:
+        created_at, completed_at = state.created_at, state.workflow.completed_at
+        if completed_at is None or created_at is None or not watched.born:
             return
-        said = (update.completed_at - watched.created_at).total_seconds() * self.policy.min_interval
-        insort(self._durations, min(max(said, watched.seen - watched.created), now - watched.created))
-        if len(self._durations) > _MOST_DURATIONS:
-            # Thin out evenly: what is left has the same shape.
-            del self._durations[::2]
+        said = (completed_at - created_at).total_seconds() * self.policy.min_interval
+        self._durations.add(min(max(said, watched.seen - watched.created), now - watched.created))
 
 
 async def _stop(tasks: list[asyncio.Task[None]]) -> None:

@@ -17,7 +17,7 @@ the median one is told some 2 to 3 s after its end.
 All times are in seconds; `unit` (`WatchPolicy.min_interval`) stretches the constants for a server in scaled time.
 """
 
-from bisect import bisect_right
+from bisect import bisect_right, insort
 from collections.abc import Collection, Sequence
 
 import attrs
@@ -29,8 +29,9 @@ PER_PAGE = 100
 # Expected endings that a look is worth.
 _GAIN_SCARCE = 20.0
 _GAIN_FREE = 10.0
-# Durations that have to be known before they are believed.
+# Durations that have to be known before they are believed, and how many are remembered.
 ENOUGH_DURATIONS = 5
+_MOST_DURATIONS = 200
 # Pages on which a workflow was looked for in vain before it is asked for by its id.
 _MISSES = 3
 MISSES_UNKNOWN = 10
@@ -70,6 +71,26 @@ class Plan:
     pages: tuple[int, ...] = ()
     ids: tuple[str, ...] = ()
     again_in: float
+
+
+class Durations:
+    """How long workflows took that ended before: sorted, and thinned out when they are many."""
+
+    __slots__ = ("known",)
+
+    def __init__(self) -> None:
+        self.known: list[float] = []
+
+    def add(self, seconds: float) -> None:
+        """Learn one more."""
+        insort(self.known, seconds)
+        if len(self.known) > _MOST_DURATIONS:
+            # Thin out evenly: what is left has the same shape.
+            del self.known[::2]
+
+    def expected(self) -> float | None:
+        """Return the median, None when too few are known."""
+        return self.known[len(self.known) // 2] if len(self.known) >= ENOUGH_DURATIONS else None
 
 
 def plan(waiting: Collection[Waiting], durations: Sequence[float], policy: WatchPolicy, *, scarce: bool) -> Plan:

@@ -6,8 +6,9 @@ from collections.abc import AsyncIterator
 import pytest
 
 from comfycontrol_async import ComfyControl
+from comfycontrol_async.runs._submit import LOOKS_AT
 from comfycontrol_async.testing import LocalServer
-from support.services import client_of, serving
+from support.services import SPEED, client_of, serving
 
 
 @pytest.fixture(autouse=True)
@@ -17,6 +18,12 @@ async def _loop_debug() -> AsyncIterator[None]:
     loop.set_debug(True)
     yield
     loop.set_debug(False)
+
+
+@pytest.fixture(autouse=True)
+def _looks_in_scaled_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Look for lost submits in the time of the servers here, which run fifty times as fast as the service."""
+    monkeypatch.setattr("comfycontrol_async.runs._submit.LOOKS_AT", tuple(at / SPEED for at in LOOKS_AT))
 
 
 @pytest.fixture

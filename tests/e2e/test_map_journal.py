@@ -222,7 +222,7 @@ class TestSubmitting:
     async def test_outcome_unknown(self, server: LocalServer, journal: Path) -> None:
         """A row whose outcome could not be told is looked for at the next start."""
         server.drop_next(*CREATE, after=True)
-        server.fail_next("GET", "/v1/workflow", status=400)
+        server.fail_next("GET", "/v1/workflow", status=400, times=5)
         async with client_of(server) as comfy:
             results = await run(comfy, journal, 1, outputs=False)
             assert isinstance(results[0].error, SubmitOutcomeUnknownError)

@@ -17,6 +17,7 @@ from comfycontrol_async import (
     WatchPolicy,
     WorkflowCancelledError,
     WorkflowFailedError,
+    WorkflowNotFinishedError,
     WorkflowUpdate,
 )
 from comfycontrol_async.testing import LocalServer
@@ -143,7 +144,7 @@ class TestOutcomes:
                 await comfy.run(GRAPH, name="doomed")
         error = caught.value
         assert (error.id, error.name, error.status) == (next(iter(server.workflows)), "doomed", "failed")
-        assert error.node == "SaveImage"
+        assert (error.node_id, error.node_type) == (None, "SaveImage")
         assert error.exception_type == "RuntimeError"
         assert error.exception_message == "the test server was told to let this workflow fail"
         assert str(error) == (
@@ -152,7 +153,7 @@ class TestOutcomes:
         )
         assert len(server.requests) == 2
         for twin in (copy.copy(error), pickle.loads(pickle.dumps(error))):
-            assert (str(twin), twin.node) == (str(error), error.node)
+            assert (str(twin), twin.node_type) == (str(error), error.node_type)
 
     async def test_failed_by_polling(self) -> None:
         """Without a stream it carries what the workflow itself says: the node's id."""
@@ -162,7 +163,7 @@ class TestOutcomes:
         ):
             with pytest.raises(WorkflowFailedError) as caught:
                 await comfy.run(GRAPH)
-        assert caught.value.node == "2"
+        assert (caught.value.node_id, caught.value.node_type) == ("2", "SaveImage")
         assert caught.value.exception_type == "RuntimeError"
 
     async def test_failed_in_a_crowd(self) -> None:
@@ -206,12 +207,23 @@ class TestOutcomes:
         assert await run.outputs() == []
 
     async def test_outputs_of_what_runs(self) -> None:
-        """Asking too early is the service's 404."""
+        """Asking too early says that it has not ended, whether the handle knows of it or not."""
         async with connected(**ENDLESS) as (_, comfy):
             run = await comfy.submit(GRAPH)
-            with pytest.raises(NotFoundError):
-                await run.outputs()
-            with pytest.raises(NotFoundError):
+            for handle in (run, comfy.get_run(run.id)):
+                with pytest.raises(WorkflowNotFinishedError, match="it is running") as caught:
+                    await handle.outputs()
+                assert (caught.value.workflow_id, caught.value.status) == (run.id, "running")
+            with pytest.raises(NotFoundError) as missing:
+                await comfy.get_run(UNKNOWN_ID).outputs()
+            assert missing.value.workflow_id == UNKNOWN_ID
+
+    async def test_outputs_of_what_failed(self) -> None:
+        """The outputs of one that failed are its failure."""
+        async with connected(outcome=lambda index: "failed") as (server, comfy):
+            run = await comfy.submit(GRAPH)
+            await eventually(lambda: server.workflows[run.id].status == "failed")
+            with pytest.raises(WorkflowFailedError, match=r"at SaveImage \(node 2\): RuntimeError"):
                 await comfy.get_run(run.id).outputs()
 
     async def test_outputs_by_another_handle(self, server: LocalServer, comfy: ComfyControl) -> None:

@@ -155,9 +155,8 @@ class TestSubscribe:
     @pytest.mark.parametrize(
         "body",
         [
-            pytest.param(b"data: no JSON\n\n", id="no-json"),
-            pytest.param(b"data: []\n\n", id="list"),
-            pytest.param(b'data: {"queue_number": 1}\n\n', id="no-status"),
+            pytest.param(b'data: {"status": 1, "prompt": null}\n\n', id="status-of-another-type"),
+            pytest.param(b'data: {"status": "running", "outputs": 1}\n\n', id="no-list"),
             pytest.param(b"data: \xff\xfe\n\n", id="no-utf-8"),
         ],
     )

@@ -27,12 +27,12 @@ class TestAnswers:
     @pytest.mark.parametrize("status", [500, 502, 503])
     @pytest.mark.parametrize("effect", [pytest.param(True, id="took-effect"), pytest.param(False, id="no-effect")])
     async def test_failed(self, server: LocalServer, comfy: ComfyControl, status: int, effect: bool) -> None:
-        """A 5xx is looked up: what took effect is adopted after one look, what did not is sent again after four."""
+        """A 5xx is looked up: what took effect is adopted after one look, what did not is sent again after five."""
         server.fail_next(*CREATE, status=status, effect=effect)
         run = await comfy.submit(GRAPH)
         assert list(server.workflows) == [run.id]
         assert len(sent(server, *CREATE)) == (1 if effect else 2)
-        assert len(sent(server, *LIST)) == (1 if effect else 4)
+        assert len(sent(server, *LIST)) == (1 if effect else 5)
 
     @pytest.mark.parametrize("effect", [pytest.param(True, id="after-acting"), pytest.param(False, id="before-acting")])
     async def test_dropped(self, server: LocalServer, comfy: ComfyControl, effect: bool) -> None:

@@ -17,6 +17,7 @@ from comfycontrol_async import (
     WorkflowRun,
     WorkflowUpdate,
 )
+from comfycontrol_async.runs._run import follow_to_end
 from comfycontrol_async.testing import LocalServer
 from support.services import GRAPH, client_of, connected, eventually, own_tasks, sent, serving
 
@@ -33,7 +34,7 @@ def watcher_tasks() -> set[str]:
 
 async def wait_for(run: WorkflowRun, server: LocalServer) -> float:
     """Wait for a run; how late it was told, in server seconds."""
-    await run.watch(None, None, outputs=False)
+    await follow_to_end(run, None, outputs=False)
     return server.now - server.workflows[run.id].life.ended
 
 

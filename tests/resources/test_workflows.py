@@ -30,7 +30,7 @@ from comfycontrol_async import (
     WorkflowUpdate,
 )
 from comfycontrol_async._http._convert import structurer
-from comfycontrol_async.resources.workflows import parameters_of
+from comfycontrol_async.resources._forms import parameters_of
 from support import documented
 from support.scripted import ScriptedApi, cut
 
@@ -249,6 +249,9 @@ def test_parameters_of_a_stored_workflow() -> None:
 
 # Subscribing
 
+EVENTS = "text/event-stream"
+OTHER = "00000000-0000-4000-a000-000000000000"
+
 
 def events(*payloads: Any) -> bytes:
     """Write a stream of events."""
@@ -272,17 +275,25 @@ async def test_subscribe(api: ScriptedApi, comfy: ComfyControl) -> None:
 @pytest.mark.parametrize(
     ("stream", "message", "path"),
     [
-        pytest.param(events({"status": None}), "expected text, found null", "$.status", id="faulty"),
-        pytest.param(events([]), "expected an object", "$", id="no-object"),
-        pytest.param(b"data: {\n\n", "no JSON or was cut short", "$", id="no-json"),
-        pytest.param(b"data\n\n", "the body is empty", "$", id="empty"),
+        pytest.param(events({"status": None, "prompt": None}), "expected text, found null", "$.status", id="faulty"),
+        pytest.param(events({"status": "done", "outputs": 5}), "expected a list", "$.outputs", id="faulty-list"),
+        pytest.param(
+            events({"status": "running", "workflow_id": OTHER}), "another workflow", "$", id="another-workflow"
+        ),
+        pytest.param(
+            events({"status": "running", "outputs": [{"id": "o", "workflow_id": OTHER, "src": "https://s.test/1"}]}),
+            "another workflow",
+            "$",
+            id="outputs-of-another-workflow",
+        ),
     ],
 )
 async def test_subscribe_to_nonsense(
     api: ScriptedApi, comfy: ComfyControl, stream: bytes, message: str, path: str
 ) -> None:
     """An event that is not as documented is an error, after the updates before it."""
-    api.answer("GET", f"/v1/workflow/{ID}/subscribe", body=events(documented.UPDATES[0]) + stream)
+    stream = events(documented.UPDATES[0]) + stream
+    api.answer("GET", f"/v1/workflow/{ID}/subscribe", body=stream, content_type=EVENTS)
     updates = comfy.workflows.subscribe(ID)
     assert (await anext(updates)).status == "queued"
     with pytest.raises(ResponseFormatError, match=message) as caught:
@@ -290,9 +301,40 @@ async def test_subscribe_to_nonsense(
     assert caught.value.json_path == path
 
 
+@pytest.mark.parametrize(
+    "extra",
+    [
+        pytest.param(b": ping\n\n", id="comment"),
+        pytest.param(b"retry: 3000\nid: 7\n\n", id="fields-only"),
+        pytest.param(b"data\n\n", id="empty"),
+        pytest.param(b"data: \n\n", id="empty-text"),
+        pytest.param(b"data: [DONE]\n\n", id="end-mark"),
+        pytest.param(b"data: : PROCESSING\n\n", id="words"),
+        pytest.param(b"data: {\n\n", id="cut-short"),
+        pytest.param(b"data: 7\n\n", id="number"),
+        pytest.param(b'event: ping\ndata: {"type": "ping"}\n\n', id="ping"),
+        pytest.param(b'event: health\ndata: {"status": "ok"}\n\n', id="status-of-something-else"),
+    ],
+)
+async def test_subscribe_passes_over(api: ScriptedApi, comfy: ComfyControl, extra: bytes) -> None:
+    """Keep-alives, and events that are no updates, do not break a stream and are not given."""
+    first, *rest = documented.UPDATES
+    api.answer("GET", f"/v1/workflow/{ID}/subscribe", body=events(first) + extra + events(*rest), content_type=EVENTS)
+    assert await subscribed(comfy) == [structurer(WorkflowUpdate)(update) for update in documented.UPDATES]
+
+
+@pytest.mark.parametrize("content_type", ["text/html", "application/json", "text/plain; charset=utf-8"])
+async def test_subscribe_to_another_media_type(api: ScriptedApi, comfy: ComfyControl, content_type: str) -> None:
+    """A success that is no event stream, such as the page of a proxy, is an error that says so."""
+    stream = events(*documented.UPDATES)
+    api.answer("GET", f"/v1/workflow/{ID}/subscribe", body=stream, content_type=content_type)
+    with pytest.raises(ResponseFormatError, match="where text/event-stream is due"):
+        await subscribed(comfy)
+
+
 async def test_subscribe_to_what_is_no_text(api: ScriptedApi, comfy: ComfyControl) -> None:
     """A stream that is no UTF-8 is an error of ours too."""
-    api.answer("GET", f"/v1/workflow/{ID}/subscribe", body=b"data: \xff\n\n")
+    api.answer("GET", f"/v1/workflow/{ID}/subscribe", body=b"data: \xff\n\n", content_type=EVENTS)
     with pytest.raises(ResponseFormatError, match="utf-8"):
         await subscribed(comfy)
 
@@ -311,7 +353,9 @@ async def test_subscribe_and_leave(api: ScriptedApi, comfy: ComfyControl) -> Non
     def watch(response: aiohttp.ClientResponse) -> None:
         response.close = lambda: closed.append(True)  # type: ignore[method-assign] # to see it called
 
-    api.answer("GET", f"/v1/workflow/{ID}/subscribe", body=events(*documented.UPDATES), spoil=watch)
+    api.answer(
+        "GET", f"/v1/workflow/{ID}/subscribe", body=events(*documented.UPDATES), content_type=EVENTS, spoil=watch
+    )
     async with aclosing(comfy.workflows.subscribe(ID)) as updates:
         await anext(updates)
         assert closed == []

@@ -22,7 +22,11 @@ from comfycontrol_async.errors import (
 )
 from comfycontrol_async.graph._graph import Graph
 from comfycontrol_async.models import WorkflowSummary
-from comfycontrol_async.runs._submit import Submitter, prepare_submit, unique_name
+from comfycontrol_async.resources import WorkflowsResource
+from comfycontrol_async.runs._background import Background
+from comfycontrol_async.runs._draft import prepare_submit
+from comfycontrol_async.runs._ledger import Ledger
+from comfycontrol_async.runs._submit import Submitter, unique_name
 from comfycontrol_async.testing import FakeClock
 from support.fake_service import FakeService
 
@@ -46,8 +50,14 @@ class World:
         def server_time(moment: float) -> datetime | None:
             return self.service.time(moment).replace(microsecond=0) if self.dates else None
 
+        self.ledger = Ledger(self.clock)
+        self.background = Background()
+        send = self.ledger.recording(self.service.send)
         self.submitter = Submitter(
-            workflows=self.service.resource(),
+            send=send,
+            workflows=WorkflowsResource(send, self.service.open),
+            ledger=self.ledger,
+            background=self.background,
             retry=RetryPolicy(attempts=attempts),
             clock=self.clock,
             server_time=server_time,
@@ -77,9 +87,9 @@ class World:
 
         self.service.fault = fault
 
-    def submit(self, name: str = "row") -> Coroutine[Any, Any, WorkflowSummary]:
+    def submit(self, name: str = "row", **options: Any) -> Coroutine[Any, Any, WorkflowSummary]:
         """Submit a workflow."""
-        return self.submitter.submit(Form([("name", name)]), name)
+        return self.submitter.submit(Form([("name", name)]), name, **options)
 
     async def finish(self, work: Coroutine[Any, Any, T], seconds: float = 200.0) -> T:
         """Let time pass until the work is done."""
@@ -127,13 +137,14 @@ async def test_took_effect(error: Exception, hidden: float, dates: bool) -> None
 
 @pytest.mark.parametrize("times", [pytest.param(1, id="once"), pytest.param(2, id="twice")])
 async def test_took_no_effect(times: int) -> None:
-    """One that was not made, though the server had 15 s to show it, is sent again."""
+    """One that was not made, though the server had 30 s to show it, is sent again."""
     world = World()
     world.lose(times, effect=False)
     await world.finish(world.submit())
     assert world.names == ["row"]
     assert world.service.count("POST") == 1 + times
-    assert world.service.count("?page=1") == 4 * times
+    assert world.service.count("?page=1") == 5 * times
+    assert world.clock.monotonic() >= 1000.0 + 30.0 * times
 
 
 async def test_never() -> None:
@@ -268,12 +279,12 @@ class TestCandidates:
         await world.finish(asyncio.wait_for(second, None))
 
     async def test_many_held(self) -> None:
-        """No more than 1,000 ids are remembered."""
-        world = World()
-        for _ in range(1010):
-            await world.finish(world.submit())
-        assert len(world.submitter.held) == 1000
-        assert next(reversed(world.submitter.held)) == next(reversed(world.service.records))
+        """No more than 20,000 ids are remembered."""
+        ledger = Ledger(FakeClock())
+        for number in range(20_010):
+            ledger.record(str(number))
+        assert [ledger.get(str(number)) is None for number in (9, 10, 20_009)] == [True, False, False]
+        assert ledger.count == 20_010
 
 
 class TestClocks:
@@ -349,13 +360,13 @@ class TestLooks:
 
 
 async def test_find_all() -> None:
-    """Several names are found in one walk, which ends when all are seen and there can be one of each."""
+    """Several names are found in one walk, which goes on to the time that is given: there may be doubles."""
     world = World()
     ids = {name: world.service.add(name=name) for name in ("a", "b", "c")}
     for _ in range(150):
         world.service.add(name="x")
     since = world.service.time(world.clock.monotonic()) - timedelta(seconds=5)
-    found = await world.finish(world.submitter.find_all({"a", "b", "c"}, since, unique=True))
+    found = await world.finish(world.submitter.find_all({"a", "b", "c"}, since))
     assert {name: [it.id for it in summaries] for name, summaries in found.items()} == {n: [i] for n, i in ids.items()}
     assert world.service.asked == ["GET /v1/workflow?page=1", "GET /v1/workflow?page=2"]
     assert await world.finish(world.submitter.find_all({"d"}, since)) == {}
@@ -372,8 +383,10 @@ class TestNames:
 
     async def test_of_a_submit(self) -> None:
         """A submit without a name gets a unique one, a name that is given stays as it is."""
-        _, form, name = await prepare_submit(Graph(GRAPH), None, {"color": 1}, ())
-        assert name.startswith("workflow-")
-        assert dict(form.fields)["name"] == name
-        _, form, name = await prepare_submit(GRAPH, "cat", {"color": 1}, ("gpu",))
-        assert name == dict(form.fields)["name"] == "cat"
+        draft = await prepare_submit(Graph(GRAPH), None, {"color": 1}, ())
+        assert draft.name.startswith("workflow-")
+        assert dict(draft.form.fields)["name"] == draft.name
+        assert draft.unique
+        draft = await prepare_submit(GRAPH, "cat", {"color": 1}, ("gpu",))
+        assert draft.name == dict(draft.form.fields)["name"] == "cat"
+        assert not draft.unique

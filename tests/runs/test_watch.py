@@ -18,8 +18,10 @@ from comfycontrol_async.errors import (
     ServerError,
 )
 from comfycontrol_async.limits import Limiter, Priority
-from comfycontrol_async.models import WorkflowUpdate
-from comfycontrol_async.runs._watch import Watcher
+from comfycontrol_async.models import WorkflowStatus, WorkflowSummary, WorkflowUpdate
+from comfycontrol_async.runs._ledger import Ledger
+from comfycontrol_async.runs._state import State, merge
+from comfycontrol_async.runs._watch import Route, Watcher
 from comfycontrol_async.testing import FakeClock
 from support.fake_service import FakeLimiter, FakeService
 
@@ -46,8 +48,9 @@ class World:
         def limiter() -> Limiter:
             return self.limiter
 
-        resource = self.service.resource()
-        return Watcher(resource, resource, WatchPolicy(**policy), limiter, self.clock)
+        self.ledger = Ledger(self.clock)
+        route = Route(self.service.send, self.service.resource(), self.service.open)
+        return Watcher(route, route, WatchPolicy(**policy), limiter, self.ledger, self.clock)
 
     def wait(self, id: str, *, key: str = "", **options: Any) -> None:
         """Let a task follow a workflow."""
@@ -56,17 +59,27 @@ class World:
     def submit(self, duration: float = 30.0, **options: Any) -> str:
         """Create a workflow as this client would, and follow it."""
         id = self.service.add(duration)
-        self.wait(id, ordinal=self.watcher.count_submitted(), born=self.clock.monotonic(), **options)
+        self.ledger.record(id)
+        self.wait(id, **options)
         return id
 
-    async def _follow(self, id: str, key: str, options: dict[str, Any]) -> None:
+    def known(self, id: str) -> State:
+        """Return what a client knows of a workflow that it is about to wait for."""
         record = self.service.records.get(id)
-        if record is not None:
-            options.setdefault("created_at", self.service.time(record.created).replace(microsecond=0))
+        created = self.clock.monotonic() if record is None else record.created
+        created_at = self.service.time(created).replace(microsecond=0)
+        return merge(
+            None,
+            WorkflowSummary(
+                id=id, name="row", status=WorkflowStatus.ACCEPTED, created_at=created_at, updated_at=created_at
+            ),
+        )
+
+    async def _follow(self, id: str, key: str, options: dict[str, Any]) -> None:
         try:
-            async with aclosing(self.watcher.follow(id, **options)) as updates:
-                async for update in updates:
-                    self.updates.append(update)
+            async with aclosing(self.watcher.follow(self.known(id), **options)) as states:
+                async for state in states:
+                    self.updates.append(state.update())
             self.late[key] = self.clock.monotonic() - self.service.records[id].ends
         except Exception as error:
             self.errors[key] = error
@@ -524,12 +537,12 @@ class TestLeaving:
     async def test_late_joiner_is_looked_for_at_once(self) -> None:
         """A workflow that was made long before it is waited for is looked for at once."""
         world = World(max_streams=0)
-        born = world.clock.monotonic()
         ids = [world.service.add(20.0) for _ in range(20)]
-        numbers = [world.watcher.count_submitted() for _ in ids]
+        for id in ids:
+            world.ledger.record(id)
         await world.clock.advance(60.0)
-        for id, number in zip(ids, numbers, strict=True):
-            world.wait(id, ordinal=number, born=born)
+        for id in ids:
+            world.wait(id)
         await world.clock.advance(1.0)
         assert len(world.late) == 20
         assert world.service.asked == ["GET /v1/workflow?page=1"]
@@ -556,7 +569,7 @@ class TestLeaving:
 async def test_slow_reader(world: World) -> None:
     """Who takes the updates slowly gets the latest, and the end when it comes back."""
     id = world.service.add(30.0)
-    async with aclosing(world.watcher.follow(id)) as updates:
+    async with aclosing(world.watcher.follow(world.known(id))) as updates:
         first = asyncio.ensure_future(anext(updates))
         await world.clock.advance(60.0)
         assert (await first).status == "running"
@@ -571,6 +584,6 @@ async def test_learning() -> None:
         world.submit(20.0, batch=True, outputs=False)
     world.wait(world.service.add(5.0, age=1000.0))
     await world.clock.advance(25.0)
-    known = world.watcher._durations
+    known = world.watcher._durations.known
     assert 100 <= len(known) <= 200
     assert all(20.0 <= duration <= 24.0 for duration in known)

@@ -195,7 +195,8 @@ async def errors(run: WorkflowRun) -> None:
     try:
         await run.wait()
     except WorkflowFailedError as error:
-        assert_type(error.node, str | None)
+        assert_type(error.node_id, str | None)
+        assert_type(error.node_type, str | None)
         assert_type(error.exception_message, str | None)
     except WaitTimeoutError as error:
         assert_type(error.id, str)

@@ -1,0 +1,308 @@
+"""Keys: two submits with one key give one workflow, from whatever process or machine they come.
+
+Before anything is sent, the listing is read back to `key_max_age` seconds ago and searched for the key's mark, which
+stands in the workflow's name. What is found is adopted. All keyed submits of a client share one index of marks, which
+every page of the listing that the client reads goes into, and they share their looks:
+
+    first look of a process     one request per 100 workflows made within `key_max_age`
+    later looks                 one each 2 s at most, for all that asked before it began; read down to 60 s below the
+                                newest workflow that the look before knew, so that nothing is missed in between
+
+Two callers at once may both create. So each create is confirmed by the next look: the oldest by (created_at, id) is the
+one that counts; a younger one is cancelled if it still waits. What remains possible is that two run: if the listing
+shows the older one later than the younger one's caller has looked. That is logged.
+"""
+
+import asyncio
+import logging
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Iterable
+from contextlib import aclosing
+from copy import copy
+from datetime import UTC, datetime, timedelta
+from weakref import WeakValueDictionary
+
+import attrs
+
+from comfycontrol_async._clock import Clock
+from comfycontrol_async.errors import ClientClosedError, ComfyControlError, KeyConflictError, NotFoundError
+from comfycontrol_async.models import WorkflowStatus, WorkflowSummary
+from comfycontrol_async.resources import WorkflowsResource
+from comfycontrol_async.runs._cancel import cancel_for_good
+from comfycontrol_async.runs._draft import Draft
+from comfycontrol_async.runs._ledger import Ledger
+from comfycontrol_async.runs._look import newest_pages
+from comfycontrol_async.runs._marks import Marks, read_marks
+from comfycontrol_async.runs._submit import WAITING, Submitter
+
+log = logging.getLogger("comfycontrol_async")
+
+# Seconds between the beginnings of two looks, and by how much each reads into what the one before has seen.
+_PAUSE = 2.0
+_OVERLAP = timedelta(seconds=60)
+# Seconds that a confirming look waits for creates that are still on their way, so that one look confirms them all.
+_LONGEST_GATHERING = 15.0
+# The server's times are whole seconds; how far its clocks may differ from each other.
+_SECOND = timedelta(seconds=1)
+_SLACK = timedelta(seconds=10)
+# Marked workflows that are remembered.
+_MOST = 50_000
+_BEGINNING = datetime.min.replace(tzinfo=UTC)
+
+
+@attrs.frozen
+class _Seen:
+    """A marked workflow as a listing showed it last, and when, by the monotonic clock."""
+
+    summary: WorkflowSummary
+    marks: Marks
+    at: float
+
+
+@attrs.frozen(eq=False)
+class _Asker:
+    """A submit that waits for a look; `max_age` is None for one that confirms what it made."""
+
+    done: asyncio.Future[None]
+    max_age: float | None
+    since: float
+
+
+class KeyIndex:
+    """The marks that this client and its siblings have read, and the looks that they share."""
+
+    def __init__(
+        self,
+        workflows: WorkflowsResource,
+        ledger: Ledger,
+        server_time: Callable[[float], datetime | None],
+        clock: Clock,
+    ) -> None:
+        self._workflows, self._ledger = workflows, ledger
+        self._server_time, self.clock = server_time, clock
+        self._seen: OrderedDict[str, _Seen] = OrderedDict()
+        self._by_key: dict[str, set[str]] = {}
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._askers: list[_Asker] = []
+        self._looking: asyncio.Task[None] | None = None
+        self._looked_at = float("-inf")
+        # The listing is known without a gap from `_from` to `_newest`.
+        self._from: datetime | None = None
+        self._newest: datetime | None = None
+        # Keyed creates that have no answer yet.
+        self.sending = 0
+        ledger.readers.append(self._read)
+
+    def lock(self, mark: str) -> asyncio.Lock:
+        """Return the lock of one key: its submits of this process go one after another."""
+        lock = self._locks.get(mark)
+        if lock is None:
+            lock = self._locks[mark] = asyncio.Lock()
+        return lock
+
+    def ids(self, mark: str) -> Collection[str]:
+        """Return the ids of all workflows of a key that were seen, whether they count or not."""
+        return tuple(self._by_key.get(mark, ()))
+
+    def find(self, mark: str, max_age: float) -> _Seen | None:
+        """Return the oldest workflow of this key that counts and is not older than `max_age`."""
+        since = self._ago(max_age, _SECOND)
+        seen = [self._seen[id] for id in self.ids(mark)]
+        counting = [one for one in seen if self._counts(one.summary) and one.summary.created_at >= since]
+        return min(counting, key=lambda one: (one.summary.created_at, one.summary.id), default=None)
+
+    def _counts(self, summary: WorkflowSummary) -> bool:
+        made = self._ledger.get(summary.id)
+        return summary.status != WorkflowStatus.CANCELLED and not (made is not None and made.rerun)
+
+    def last(self, summary: WorkflowSummary) -> WorkflowSummary:
+        """Return what a listing showed last of a workflow."""
+        seen = self._seen.get(summary.id)
+        return summary if seen is None else seen.summary
+
+    def _now(self) -> datetime:
+        """Return the service's time, by the last answer that told it, else by this machine's clock."""
+        return self._server_time(self.clock.monotonic()) or self.clock.utcnow()
+
+    def _ago(self, seconds: float, slack: timedelta) -> datetime:
+        try:
+            return self._now() - timedelta(seconds=seconds) - slack
+        except OverflowError:
+            return _BEGINNING
+
+    async def check(self, found: _Seen, since: float) -> WorkflowSummary | None:
+        """Return a workflow that was found, if it still counts; one GET, unless what is known is final or fresh."""
+        summary = found.summary
+        if summary.status.terminal or found.at >= since:
+            return summary
+        try:
+            summary = await self._workflows.get(summary.id)
+        except NotFoundError:
+            self._forget(summary.id)
+            return None
+        self._read([summary])
+        return summary if self._counts(summary) else None
+
+    async def look(self, max_age: float | None) -> None:
+        """Wait for a look at the listing that begins after this call; None: at what was made a moment ago.
+
+        Raises:
+            TransportError, APIError, ...: the look failed.
+        """
+        loop = asyncio.get_running_loop()
+        if self._looking is not None and self._looking.get_loop() is not loop:
+            self._looking, self._askers = None, []  # that loop is closed, and its callers with it
+        asker = _Asker(loop.create_future(), max_age, self.clock.monotonic())
+        self._askers.append(asker)
+        if self._looking is None or self._looking.done():
+            self._looking = loop.create_task(self._look_on(), name="comfycontrol keys")
+        await asker.done
+
+    async def close(self) -> None:
+        """Stop looking; submits that wait for a look get a ClientClosedError."""
+        task, self._looking = self._looking, None
+        if task is None or task.get_loop() is not asyncio.get_running_loop():
+            return
+        _fail(self._askers, ClientClosedError("the client was closed while a keyed submit looked for its workflow"))
+        task.cancel()
+        await asyncio.wait([task])
+
+    async def _look_on(self) -> None:
+        while self._askers:
+            now = self.clock.monotonic()
+            if (pause := self._pause(now)) > 0:
+                await self.clock.sleep(pause)
+                continue
+            asking, self._askers, self._looked_at = self._askers, [], now
+            try:
+                await self._read_back([asker.max_age for asker in asking if asker.max_age is not None])
+            except Exception as error:  # whatever it is, it is theirs who wait for this look
+                _fail(asking, error)
+            except BaseException:
+                _fail(asking, ClientClosedError("the client was closed while a keyed submit looked for its workflow"))
+                raise
+            for asker in asking:
+                if not asker.done.done():
+                    asker.done.set_result(None)
+
+    def _pause(self, now: float) -> float:
+        """Return the seconds until the next look may begin, or until it is asked again whether it may."""
+        pause = self._looked_at + _PAUSE - now
+        confirming = all(asker.max_age is None for asker in self._askers)
+        if pause <= 0 and confirming and self.sending and now - self._askers[0].since < _LONGEST_GATHERING:
+            return _PAUSE / 4
+        return pause
+
+    async def _read_back(self, ages: list[float]) -> None:
+        """Read the listing back as far as any of these ages, or as the index has a gap."""
+        newest = self._newest
+
+        def until() -> datetime:
+            wanted = self._ago(max(ages), _SLACK) if ages else None
+            if newest is None or self._from is None or (wanted is not None and wanted < self._from):
+                return self._now() - _OVERLAP if wanted is None else wanted
+            return newest - _OVERLAP
+
+        latest: datetime | None = None
+        async with aclosing(newest_pages(self._workflows, until)) as pages:
+            async for page in pages:
+                for item in page.items:
+                    latest = item.created_at if latest is None else max(latest, item.created_at)
+        reached = until()
+        gap = newest is None or self._from is None or reached < self._from
+        self._from = reached if gap else self._from
+        self._newest = max(filter(None, (latest, newest)), default=self._now())
+
+    # What listings and our own creates show
+
+    def _read(self, summaries: Iterable[WorkflowSummary]) -> None:
+        now = self.clock.monotonic()
+        for summary in summaries:
+            marks = read_marks(summary.name)
+            if marks is None:
+                continue
+            self._seen[summary.id] = _Seen(summary, marks, now)
+            self._seen.move_to_end(summary.id)
+            self._by_key.setdefault(marks.key, set()).add(summary.id)
+        while len(self._seen) > _MOST:
+            self._forget(next(iter(self._seen)))
+
+    def _forget(self, id: str) -> None:
+        seen = self._seen.pop(id)
+        ids = self._by_key[seen.marks.key]
+        ids.discard(id)
+        if not ids:
+            del self._by_key[seen.marks.key]
+
+
+def _fail(askers: list[_Asker], error: Exception) -> None:
+    for asker in askers:
+        if not asker.done.done():
+            # Each raise adds its traceback and notes: one error for each.
+            asker.done.set_exception(copy(error) if isinstance(error, ComfyControlError) else error)
+
+
+async def submit_once(index: KeyIndex, submitter: Submitter, draft: Draft, max_age: float) -> WorkflowSummary:
+    """Adopt the workflow that was made with the draft's key, or create it.
+
+    Raises:
+        KeyConflictError: the key was used before, for another content.
+        SubmitOutcomeUnknownError, TransportError, APIError, RateLimitWaitError: as `Submitter.submit`.
+    """
+    assert draft.marks is not None  # drafts with a key have marks
+    async with index.lock(draft.marks.key):
+        if max_age > 0 and (found := await _find(index, draft, max_age)) is not None:
+            submitter.ledger.adopt(found.id)
+            log.info("the key of %r was used before: it is %s", draft.name, found.id)
+            return found
+        index.sending += 1
+        try:
+            known = index.ids(draft.marks.key)
+            made = await submitter.submit(draft.form, draft.name, unique=True, rivals=known)
+        finally:
+            index.sending -= 1
+        return await _confirm(index, submitter, draft, made, max_age) if max_age > 0 else made
+
+
+async def _find(index: KeyIndex, draft: Draft, max_age: float) -> WorkflowSummary | None:
+    assert draft.marks is not None  # as above
+    looked = False
+    while True:
+        began = index.clock.monotonic()
+        found = index.find(draft.marks.key, max_age)
+        if found is None:
+            if looked:
+                return None
+            await index.look(max_age)
+            looked = True
+            continue
+        if (summary := await index.check(found, began)) is None:
+            continue
+        if found.marks.content != draft.marks.content:
+            raise KeyConflictError(draft.key or "", summary.id)
+        return summary
+
+
+async def _confirm(
+    index: KeyIndex, submitter: Submitter, draft: Draft, made: WorkflowSummary, max_age: float
+) -> WorkflowSummary:
+    """See whether another caller made one with this key at the same time, and let the oldest count."""
+    assert draft.marks is not None  # as above
+    try:
+        await index.look(None)
+    except ComfyControlError as error:
+        log.warning("it could not be confirmed that %s is the only workflow of its key: %s", made.id, error)
+        return made
+    oldest = index.find(draft.marks.key, max_age)
+    if oldest is None or oldest.summary.id == made.id:
+        return made
+    winner = oldest.summary
+    if index.last(made).status not in WAITING:
+        log.warning("two workflows of one key run: %s was made first, and %s has begun too", winner.id, made.id)
+        return made
+    log.info("another caller made %s with the key of %s first: cancelling the younger", winner.id, made.id)
+    await cancel_for_good(submitter.workflows, made.id, submitter.clock)
+    if oldest.marks.content != draft.marks.content:
+        raise KeyConflictError(draft.key or "", winner.id)
+    submitter.ledger.adopt(winner.id)
+    return winner
