@@ -200,7 +200,8 @@ class TestSubmitting:
         await self.interrupt(server, journal, effect=True)
         # The newest: three that are made at once come in any order.
         twice = list(server.workflows.values())[-1]
-        await comfy.workflows.create(GRAPH, name=twice.name)
+        async with client_of(server) as other:  # what this client makes it knows
+            await other.workflows.create(GRAPH, name=twice.name)
         results = await run(comfy, journal, 3)
         errors = {result.key: result.error for result in results if result.error is not None}
         assert list(errors) == [twice.values["$color"]]
