@@ -124,11 +124,14 @@ def _slips(nodes: Mapping[str, object], definitions: NodeDefinitions) -> Iterato
     for id, node in nodes.items():
         known = definitions._class(_class_of(node))
         for name in known.booleans if known is not None and isinstance(node, dict) else ():
-            value = inputs_of(node).get(name)
-            for one in value.values if isinstance(value, OneOf) else (value,):
+            for one in _candidates(inputs_of(node).get(name)):
                 if isinstance(one, str) and one.strip().casefold() in _FALSE:
                     yield GraphIssue("error", f"{id}.{name}", f"{shown(one)} counts as true: {BOOLEANS}")
                     break
+
+
+def _candidates(value: object) -> tuple[object, ...]:
+    return value.values if isinstance(value, OneOf) else (value,)
 
 
 def _class_of(node: object) -> str:

@@ -4,6 +4,7 @@ This is the only place below the transport that uses aiohttp: node definitions b
 it, and the pipeline is made for the service's origin, limit and errors, of which a ComfyUI has none.
 """
 
+import zlib
 from collections.abc import Mapping
 from urllib.parse import urlsplit, urlunsplit
 
@@ -37,7 +38,7 @@ async def fetch_json(url: str, headers: Mapping[str, str] | None, largest: int) 
     timeout = aiohttp.ClientTimeout(total=_TOTAL, sock_connect=_CONNECT)
     try:
         async with (
-            aiohttp.ClientSession(timeout=timeout) as session,
+            aiohttp.ClientSession(timeout=timeout, auto_decompress=False) as session,
             session.get(address, headers=sent, allow_redirects=False) as answer,
         ):
             if answer.status != 200:
@@ -46,8 +47,9 @@ async def fetch_json(url: str, headers: Mapping[str, str] | None, largest: int) 
             async for piece in answer.content.iter_chunked(_PIECE):
                 body += piece
                 if len(body) > largest:
-                    raise ResponseFormatError(f"{shown} answers more than {largest // 1024**2} MB")
-            return bytes(body), shown
+                    raise _too_large(shown, largest)
+            packed = answer.headers.get("Content-Encoding", "identity").lower()
+            return _unpack(bytes(body), packed, largest, shown), shown
     except aiohttp.ConnectionTimeoutError as error:
         raise ConnectionFailedError(f"no connection to {shown} within {_CONNECT:g} s; {_CHECK}") from error
     except TimeoutError as error:
@@ -58,6 +60,26 @@ async def fetch_json(url: str, headers: Mapping[str, str] | None, largest: int) 
         raise InvalidArgumentError(f"{shown} is no address that can be asked") from error
     except (aiohttp.ClientError, OSError, ValueError) as error:
         raise _no_answer(error, address, shown) from error
+
+
+def _unpack(body: bytes, packed: str, largest: int, shown: str) -> bytes:
+    """Unpack what a proxy packed; by ourselves, as aiohttp does it without a bound."""
+    if packed == "identity":
+        return body
+    unpacker = zlib.decompressobj(zlib.MAX_WBITS | 32)  # gzip or zlib, whichever it is
+    try:
+        text = unpacker.decompress(body, largest + 1)
+    except zlib.error as error:
+        raise ResponseFormatError(f"the answer of {shown} cannot be unpacked: {error}") from error
+    if len(text) > largest:
+        raise _too_large(shown, largest)
+    if not unpacker.eof:
+        raise ResponseLostError(f"the answer of {shown} was cut; try again")
+    return text
+
+
+def _too_large(shown: str, largest: int) -> ResponseFormatError:
+    return ResponseFormatError(f"{shown} answers more than {largest // 1024**2} MB, which no node definitions are")
 
 
 _CHECK = "is ComfyUI running there, and does the address have its port?"
@@ -83,7 +105,7 @@ def _address(url: str) -> tuple[str, str]:
 
 def _headers(headers: Mapping[str, str] | None) -> dict[str, str]:
     if headers is None:
-        return {}
+        return {"Accept-Encoding": "gzip"}
     if not isinstance(headers, Mapping):
         raise InvalidArgumentError(f"headers map names to texts, but this is a {type(headers).__name__}")
     for name, value in headers.items():
@@ -92,21 +114,30 @@ def _headers(headers: Mapping[str, str] | None) -> dict[str, str]:
             raise InvalidArgumentError("headers map texts to texts")
         if not name.isascii() or not name or any(sign in name + value for sign in "\r\n\0"):
             raise InvalidArgumentError(f"the header {name!r} holds what no header can hold, such as a line break")
-    return dict(headers)
+    return {"Accept-Encoding": "gzip", **headers}
 
 
 def _refused(status: int, location: str, shown: str) -> ComfyControlError:
     if 300 <= status < 400:
-        parts = urlsplit(location)
-        target = f" to {parts.scheme}://{parts.netloc.rpartition('@')[2]}" if parts.netloc else ""
+        target = f" to {_origin(location)}" if _origin(location) else ""
         text = f"it redirects{target}: give the address at which ComfyUI itself answers"
     elif status in (401, 403, 407):
         text = "it wants to be logged in to: give the headers that it needs"
     elif status == 404:
         text = "nothing is there; is this a ComfyUI?"
+    elif status == 400 and shown.startswith("http:"):
+        text = "no node definitions; does it speak https only?"
     else:
         text = "no node definitions"
     return _error_class(status)(status, text, "GET", shown)
+
+
+def _origin(location: str) -> str:
+    try:
+        parts = urlsplit(location)
+    except ValueError:
+        return ""
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}" if parts.netloc else ""
 
 
 def _no_answer(error: Exception, address: str, shown: str) -> ComfyControlError:
