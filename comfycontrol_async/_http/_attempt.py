@@ -1,24 +1,52 @@
 """Attempt: one request on the wire, counted once, whose permit is settled at the moment that is due.
 
-Refunded when the request certainly never left, arrived when the response headers are here, lost otherwise.
+Refunded when the request certainly never left, arrived when the response headers are here, lost otherwise. Until the
+headers come there is a bound of our own on silence: aiohttp drops its timer at an interim answer (100, 103), and has
+none while an upload stands still.
 """
+
+from typing import Any
 
 import aiohttp
 
+from comfycontrol_async._clock import Clock, Timer
 from comfycontrol_async._http._faults import Resent
 from comfycontrol_async._http._retry import Fate
+from comfycontrol_async._http._tcp import headers_size, tcp_state
 from comfycontrol_async.limits import Permit
+
+# Connections out of the pool that turn out unusable before anything is written: each is dropped for another.
+_MOST_STALE = 20
+# How often within the bound an upload is looked at.
+_LOOKS = 4
+
+
+class _Stale(Exception):  # noqa: N818 # a signal between two functions of ours, never seen by a user
+    """A kept-alive connection cannot be used: the server closed it, or sent something that was not asked for."""
 
 
 class Attempt:
-    """What happens to one request on the wire: aiohttp's per-request middleware."""
+    """What happens to one request on the wire: aiohttp's per-request middleware.
 
-    __slots__ = ("permit", "sent", "started")
+    Args:
+        permit: settled here.
+        silence: seconds without progress until the response headers are here; None for no bound.
+        clock: whose timer the bound is.
+    """
 
-    def __init__(self, permit: Permit) -> None:
+    __slots__ = ("_clock", "_looks", "_moved", "_silence", "_timer", "permit", "sent", "started", "told")
+
+    def __init__(self, permit: Permit, silence: float | None, clock: Clock) -> None:
         self.permit = permit
-        self.sent = False
+        # Whether the request was given to aiohttp; was written; and whether writing is told at all.
         self.started = False
+        self.sent = False
+        self.told = False
+        self._silence = silence
+        self._clock = clock
+        self._timer: Timer | None = None
+        self._moved = 0
+        self._looks = 0
 
     async def __call__(
         self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
@@ -31,9 +59,17 @@ class Attempt:
         if self.started:
             raise Resent
         self.started = True
+        if type(request) is aiohttp.ClientRequest:
+            request.__class__ = CountedRequest  # of a session that was given: it differs in what it reports only
         if isinstance(request, CountedRequest):
             request.attempt = self
-        return await handler(request)
+            self.told = True
+        for _ in range(_MOST_STALE):
+            try:
+                return await handler(request)
+            except _Stale:
+                pass  # nothing was written
+        raise aiohttp.ClientConnectionError("no kept-alive connection is usable")
 
     def settle(self, fate: Fate) -> None:
         """Settle the permit of a request that got no response headers."""
@@ -42,9 +78,66 @@ class Attempt:
         else:
             self.permit.lost()
 
+    def written(self, request: "CountedRequest", connection: aiohttp.connector.Connection) -> None:
+        """Record that the connection is there and the request is about to be written.
+
+        Raises:
+            _Stale: the connection cannot be used.
+        """
+        protocol, transport = connection.protocol, connection.transport
+        state = tcp_state(transport)
+        # An answer that no request asked for must not be taken for this one's. One that arrives from here on cannot be
+        # told from ours: HTTP/1.1 has no number that ties an answer to its request.
+        if protocol is None or protocol.should_close or (state is not None and not state.is_open):
+            raise _Stale
+        self.sent = True
+        self.permit.sent()
+        if self._silence is not None:
+            self._watch(request, connection, self._silence)
+
+    def end(self, answer: aiohttp.ClientResponse | None = None) -> None:
+        """Stop watching: the headers are here, or the attempt is over. aiohttp's own timer goes on with the body."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        connection = None if answer is None else answer.connection
+        if connection is not None and connection.protocol is not None and connection.protocol.read_timeout is None:
+            connection.protocol.read_timeout = self._silence
+            connection.protocol.start_timeout()
+
+    def _watch(self, request: "CountedRequest", connection: aiohttp.connector.Connection, silence: float) -> None:
+        """Break the connection when nothing moves for `silence` seconds until the headers are here."""
+        uploads = request.uploads
+        if uploads and connection.protocol is not None:
+            # While bytes are on their way the server is not silent: aiohttp's timer knows only what the kernel took.
+            connection.protocol.read_timeout = None
+        pause = silence / _LOOKS if uploads else silence
+
+        def look() -> None:
+            moved = _moved(connection) if uploads else self._moved
+            self._looks = 0 if moved != self._moved else self._looks + 1
+            self._moved = moved
+            if not uploads or self._looks >= _LOOKS:
+                if connection.protocol is not None:
+                    connection.protocol.set_exception(aiohttp.SocketTimeoutError("no response headers in time"))
+            else:
+                self._timer = self._clock.call_later(pause, look)
+
+        self._moved = _moved(connection) if uploads else 0
+        self._timer = self._clock.call_later(pause, look)
+
+
+def _moved(connection: aiohttp.connector.Connection) -> int:
+    """Return a number that changes as long as bytes leave: those acknowledged, or those that the kernel took."""
+    transport = connection.transport
+    if transport is None:
+        return 0
+    state = tcp_state(transport)
+    return state.acknowledged if state is not None else -transport.get_write_buffer_size()
+
 
 class CountedRequest(aiohttp.ClientRequest):
-    """A request of our own sessions, which reports to its attempt when it is written.
+    """A request that reports to its attempt when it is written.
 
     aiohttp's trace `on_request_headers_sent` reports the same, but then awaits a signal at every step of every request.
     """
@@ -52,8 +145,17 @@ class CountedRequest(aiohttp.ClientRequest):
     attempt: Attempt | None = None
 
     async def send(self, conn: aiohttp.connector.Connection) -> aiohttp.ClientResponse:
-        """Record that the connection is there and the request headers are about to be written."""
+        """Write the request, once its attempt has seen the connection."""
         if self.attempt is not None:
-            self.attempt.sent = True
-            self.attempt.permit.sent()
+            self.attempt.written(self, conn)
         return await super().send(conn)
+
+    @property
+    def uploads(self) -> bool:
+        """Whether a body is sent piece by piece, which may take long."""
+        return not isinstance(self.body, (bytes, aiohttp.BytesPayload))
+
+    def size_of_headers(self) -> int:
+        """Return how many bytes its request line and headers have."""
+        headers: Any = self.headers
+        return headers_size(self.method, self.url.raw_path_qs, headers)

@@ -8,12 +8,13 @@ from datetime import datetime
 from typing import Any
 
 from comfycontrol_async._http._html import html_text
+from comfycontrol_async._http._redact import Redact, redact
 from comfycontrol_async._http._request import Response
 from comfycontrol_async._http._retry import Fate, parse_date, parse_digits, parse_retry_after
 from comfycontrol_async._settings import is_number
 from comfycontrol_async.errors import APIError, ResponseFormatError, _error_class
 
-_loads: Callable[[bytes], Any]
+_loads: Callable[[bytes | bytearray], Any]
 try:  # the extra `speedups`
     from orjson import loads as _loads
 except ImportError:
@@ -24,10 +25,11 @@ _BOM = b"\xef\xbb\xbf"
 _DIGITS = bytes(48 if 48 <= byte <= 57 else 32 for byte in range(256))
 # From 19 digits on a number may be beyond 64 bits, where orjson gives a rounded float.
 _LONG_NUMBER = b"0" * 19
+_LONGEST_MESSAGE = 2000
 _HALF_PAIR = re.compile("[\ud800-\udfff]")
 
 
-def parse_json(body: bytes, content_type: str = "") -> Any:
+def parse_json(body: bytes | bytearray, content_type: str = "") -> Any:
     """Parse a JSON body; with and without orjson the value is the same.
 
     Tolerated, so that one odd value does not lose a page: a byte order mark, NaN and Infinity, half a surrogate pair
@@ -52,7 +54,7 @@ def parse_json(body: bytes, content_type: str = "") -> Any:
         raise ResponseFormatError(f"the body is no JSON or was cut short: {error}") from cause
 
 
-def _parse(body: bytes) -> Any:
+def _parse(body: bytes | bytearray) -> Any:
     text = body.removeprefix(_BOM).decode()
     try:
         value = json.loads(text)
@@ -92,11 +94,12 @@ def fate_of(status: int) -> Fate:
     return Fate.UNKNOWN if status >= 500 or status in (408, 425) else Fate.FINAL
 
 
-def error_of(response: Response, method: str, path: str, now: datetime) -> APIError:
+def error_of(response: Response, method: str, path: str, now: datetime, clean: Redact = redact) -> APIError:
     """Make the error of an answer that is no success.
 
     The body may be the API's envelope, an HTML page of the edge, or a problem document (RFC 9457) with Cloudflare's
-    `ray_id` and `retry_after`. `now` stands in for the Date of an answer that has none.
+    `ray_id` and `retry_after`. `now` stands in for the Date of an answer that has none;
+    `clean` takes secrets out of what the server echoes.
     """
     status, headers = response.status, response.headers
     document = _document(response.body)
@@ -105,12 +108,12 @@ def error_of(response: Response, method: str, path: str, now: datetime) -> APIEr
     asked = parse_retry_after(headers.get("Retry-After"), dated or now)
     if asked is None and status in (429, 503):
         asked = _seconds(document.get("retry_after"))
-    return _error_class(status)(
-        status, _message(status, headers, response.body, document), method, path, request_id, asked
-    )
+    message = clean(_message(status, headers, response.body, document)[:_LONGEST_MESSAGE])
+    named = None if request_id is None else clean(request_id[:_LONGEST_MESSAGE])
+    return _error_class(status)(status, message, method, path, named, asked)
 
 
-def _document(body: bytes) -> Mapping[str, Any]:
+def _document(body: bytes | bytearray) -> Mapping[str, Any]:
     try:
         value = parse_json(body)
     except ResponseFormatError:
@@ -131,7 +134,7 @@ def _text(document: Mapping[str, Any], key: str) -> str | None:
     return str(value) if isinstance(value, (str, int, float)) and not isinstance(value, bool) else None
 
 
-def _message(status: int, headers: Mapping[str, str], body: bytes, document: Mapping[str, Any]) -> str:
+def _message(status: int, headers: Mapping[str, str], body: bytes | bytearray, document: Mapping[str, Any]) -> str:
     if 300 <= status < 400:
         return "the server redirects, which no API call follows; is the base URL right?"
     for key in ("message", "detail", "title", "error"):

@@ -4,7 +4,7 @@
 _LOOKED_AT = 16_384
 
 
-def html_text(body: bytes) -> str:
+def html_text(body: bytes | bytearray) -> str:
     """Return what an HTML error page says: its title, or the text of its beginning."""
     page = bytes(body[:_LOOKED_AT]).decode(errors="replace")
     lowered = page.lower()

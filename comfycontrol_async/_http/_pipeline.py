@@ -53,6 +53,7 @@ class Pipeline:
             return request.structure(_value(request, answer))
         except ResponseFormatError as error:
             error.method, error.path = request.method, request.path
+            self.transport.clean(error)
             raise
 
     async def open(self, request: Request[Any]) -> Stream:

@@ -1,9 +1,9 @@
-"""TCP's own word whether a request has arrived: how many bytes the other side has acknowledged (Linux, TCP_INFO).
+"""TCP's own word on a connection (Linux, TCP_INFO): whether it is open, and what of it has been acknowledged.
 
-The kernel counts all bytes of a connection, TLS included. The request begins where everything written so far ends:
-the acknowledged bytes plus those that the socket still holds. It has arrived once the bytes up to the end of its
-headers are acknowledged. In numbers: 900 bytes acknowledged and 60 of the TLS handshake held make 960; headers of 300
-bytes have arrived when 1,260 are acknowledged.
+The kernel counts all bytes of a connection, TLS included. A request begins where everything written so far ends: the
+acknowledged bytes plus those that the socket still holds. It has arrived once the bytes up to the end of its headers
+are acknowledged. In numbers: 900 bytes acknowledged and 60 of the TLS handshake held make 960; headers of 300 bytes
+have arrived when 1,260 are acknowledged.
 
 TLS wraps them in records of at most 16 KiB, and what is in a record is readable only when all of it is there. So with
 TLS either a whole record more must be acknowledged, or nothing that was written may be outstanding.
@@ -13,16 +13,17 @@ import socket
 import struct
 import sys
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 if sys.platform == "linux":
     from fcntl import ioctl
 
-# Positions in Linux's `struct tcp_info` (linux/tcp.h): 8 bytes and 24 numbers of 4 bytes stand before two of 8 bytes
-# for pacing and `tcpi_bytes_acked`, which kernels have counted since 4.1.
+# Positions in Linux's `struct tcp_info` (linux/tcp.h): the state is the first byte; 8 bytes and 24 numbers of 4 bytes
+# stand before two of 8 bytes for pacing and `tcpi_bytes_acked`, which kernels have counted since 4.1.
 _BYTES_ACKED = struct.Struct("=Q")
 _AT = 120
 _SIZE = _AT + _BYTES_ACKED.size
+_ESTABLISHED = 1
 # The ioctl that returns how many bytes of a socket are written and not acknowledged (linux/sockios.h).
 _SIOCOUTQ = 0x5411
 # A TLS record with its frame (RFC 8446, 5.1 and 5.2).
@@ -39,34 +40,52 @@ class Wire(Protocol):
 
     def get_write_buffer_size(self) -> int:
         """Return how many bytes are written and not with the kernel yet."""
-        ...
 
 
-def watch_arrival(transport: Wire | None, headers: Callable[[], int]) -> Arrived | None:
-    """Return a function that says whether a request has arrived; to be called just before it is written.
+class TcpState(NamedTuple):
+    """A connection at one moment, in bytes since it was opened."""
+
+    is_open: bool  # neither side has closed it
+    acknowledged: int
+    held: int  # written, not acknowledged
+
+
+def tcp_state(transport: Wire | None) -> TcpState | None:
+    """Return the state of a connection, None where it cannot be asked: another system, no TCP, closed here."""
+    if sys.platform != "linux" or transport is None:
+        return None
+    sock = transport.get_extra_info("socket")
+    try:
+        info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _SIZE)
+        if len(info) < _SIZE:  # a kernel before 4.1
+            return None
+        held = ioctl(sock.fileno(), _SIOCOUTQ, b"\0\0\0\0")
+    except (OSError, ValueError, AttributeError):
+        return None
+    acknowledged: int = _BYTES_ACKED.unpack_from(info, _AT)[0]
+    return TcpState(info[0] == _ESTABLISHED, acknowledged, int.from_bytes(held, sys.byteorder))
+
+
+def watch_arrival(transport: Wire, before: TcpState, headers: Callable[[], int]) -> Arrived:
+    """Return a function that says whether a request has arrived.
 
     Args:
         transport: that of its connection, straight to the server: behind a proxy it is the proxy's word.
+        before: its state just before the request was written.
         headers: how many bytes its headers have; asked late, for most requests are answered before.
 
     Returns:
         A function that returns True when the headers are acknowledged, False when they are not yet, None when the
-        connection cannot be asked any more. None in its place where it cannot be asked at all.
+        connection cannot be asked any more.
     """
-    if sys.platform != "linux" or transport is None:
-        return None
-    sock = transport.get_extra_info("socket")
-    counted = None if sock is None else _count(sock)
-    if counted is None:
-        return None
-    start = sum(counted) + transport.get_write_buffer_size()
-    slack = 0 if transport.get_extra_info("ssl_object") is None else _RECORD
+    start = before.acknowledged + before.held + transport.get_write_buffer_size()
 
     def arrived() -> bool | None:
-        now = _count(sock)
+        now = tcp_state(transport)
         if now is None:
             return None
-        return has_arrived(*now, end=start + headers(), slack=slack)
+        slack = 0 if transport.get_extra_info("ssl_object") is None else _RECORD
+        return has_arrived(now.acknowledged, now.held, end=start + headers(), slack=slack)
 
     return arrived
 
@@ -83,15 +102,3 @@ def headers_size(method: str, target: str, headers: Mapping[str, str]) -> int:
     """Return how many bytes a request line and headers have (RFC 9112, 3 and 5)."""
     lines = sum(len(name.encode()) + len(value.encode()) + 4 for name, value in headers.items())
     return len(method) + len(target) + len("  HTTP/1.1\r\n") + lines + 2
-
-
-def _count(sock: Any) -> tuple[int, int] | None:
-    """Return the bytes of a connection that are acknowledged, and those that are written and not; None if unknown."""
-    try:
-        info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _SIZE)
-        if len(info) < _SIZE:  # a kernel before 4.1
-            return None
-        held = ioctl(sock.fileno(), _SIOCOUTQ, b"\0\0\0\0")
-        return _BYTES_ACKED.unpack_from(info, _AT)[0], int.from_bytes(held, sys.byteorder)
-    except (OSError, ValueError, AttributeError):  # closed, or no TCP
-        return None

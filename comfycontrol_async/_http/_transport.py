@@ -3,6 +3,7 @@
 It follows no redirect and sends the token to the API's origin only.
 """
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import datetime, timedelta
@@ -14,15 +15,17 @@ from yarl import URL
 
 from comfycontrol_async._clock import SYSTEM_CLOCK, Clock
 from comfycontrol_async._http._attempt import Attempt
+from comfycontrol_async._http._body import MOST_JSON, MOST_PAGE, TooLargeError, read_beginning, read_body
 from comfycontrol_async._http._config import Timeouts
 from comfycontrol_async._http._decode import error_of, fate_of
 from comfycontrol_async._http._faults import TRANSPORT_FAULTS, Failure, classify
 from comfycontrol_async._http._multipart import Form
+from comfycontrol_async._http._redact import redactor
 from comfycontrol_async._http._request import Answer, Request, Response
 from comfycontrol_async._http._retry import Fate, parse_date
 from comfycontrol_async._http._sessions import Sessions
 from comfycontrol_async._http._stream import Stream
-from comfycontrol_async.errors import ConfigurationError
+from comfycontrol_async.errors import ConfigurationError, ResponseFormatError
 from comfycontrol_async.limits import Permit
 
 
@@ -31,6 +34,7 @@ class Transport:
 
     def __init__(self, sessions: Sessions, token: str, *, user_agent: str, clock: Clock = SYSTEM_CLOCK) -> None:
         self.sessions = sessions
+        self._clean = redactor(token)
         self._prefix = str(sessions.base_url)
         self._clock = clock
         headers = {"Authorization": f"Bearer {token}", "Accept": "application/json", "User-Agent": user_agent}
@@ -44,10 +48,14 @@ class Transport:
         self.bind = sessions.bind
 
     async def fetch(self, request: Request[Any], permit: Permit, timeouts: Timeouts) -> Response | Failure:
-        """Send `request` once, read its answer to the end, and settle its permit, whatever happens."""
+        """Send `request` once, read its answer to the end, and settle its permit, whatever happens.
+
+        Raises:
+            ResponseFormatError: the answer is larger than any that the API gives.
+        """
         if request.form is None:
             answer = await self._send(request, permit, timeouts, request.body)
-            return answer if isinstance(answer, Failure) else await self._read(request, answer)
+            return answer if isinstance(answer, Failure) else await self._read(request, answer, None)
         async with AsyncExitStack() as files:  # they stay open until the answer was read
             try:
                 data = await files.enter_async_context(_open_form(request.form))
@@ -55,7 +63,7 @@ class Transport:
                 permit.refund()
                 raise
             answer = await self._send(request, permit, timeouts, data)
-            return answer if isinstance(answer, Failure) else await self._read(request, answer)
+            return answer if isinstance(answer, Failure) else await self._read(request, answer, timeouts.total)
 
     async def open(self, request: Request[Any], permit: Permit, timeouts: Timeouts) -> Stream | Failure:
         """Send `request` once, and return its answer when the headers are here; the caller closes it."""
@@ -64,7 +72,15 @@ class Transport:
             return answer
         if 200 <= answer.status < 300:
             return Stream(answer.status, answer.headers, request.method, request.path, answer)
-        return await self._refused(request, answer)
+        return await self._read_refusal(request, answer, timeouts.total)
+
+    def clean(self, error: ResponseFormatError) -> None:
+        """Take secrets out of what an error quotes of an answer."""
+        error.message = self._clean(error.message[:2000])
+        error.json_path = self._clean(error.json_path[:2000])
+        error.args = (error.message,)
+        if (cause := error.__cause__) is not None and self._clean(shown := f"{cause}"[:2000]) != shown:
+            error.__cause__ = ValueError(self._clean(shown))
 
     def server_time(self, moment: float) -> datetime | None:
         """Translate a moment of the monotonic clock to the server's time, to the second; None when it never told."""
@@ -76,7 +92,8 @@ class Transport:
         self, request: Request[Any], permit: Permit, timeouts: Timeouts, data: bytes | aiohttp.FormData | None
     ) -> aiohttp.ClientResponse | Failure:
         """Send the request, wait for the response headers and settle the permit."""
-        attempt = Attempt(permit)
+        attempt = Attempt(permit, timeouts.read, self._clock)
+        answer: aiohttp.ClientResponse | None = None
         try:
             session = self.sessions.api()
             answer = await session.request(
@@ -92,7 +109,7 @@ class Transport:
                 middlewares=(*getattr(session, "_middlewares", ()), attempt),
             )
         except TRANSPORT_FAULTS as error:
-            failure = classify(error, self._may_have_left(attempt), request.method, request.path)
+            failure = self._classify(error, self._may_have_left(attempt), request)
             attempt.settle(failure.fate)
             return failure
         except BaseException as error:
@@ -104,13 +121,18 @@ class Transport:
                 ) from None
             attempt.settle(Fate.UNKNOWN if self._may_have_left(attempt) else Fate.NEVER_LEFT)
             raise
+        finally:
+            attempt.end(answer)
         permit.arrived()
         self._dated = answer.headers.get("Date"), self._clock.monotonic()
         return answer
 
     def _may_have_left(self, attempt: Attempt) -> bool:
-        """Tell whether bytes may have reached the server; a given session's requests do not tell when."""
-        return attempt.sent if self.sessions.given is None else attempt.started
+        """Return True if bytes may have reached the server; not every given session tells when it writes."""
+        return attempt.sent if attempt.told or self.sessions.given is None else attempt.started
+
+    def _classify(self, error: Exception, may_have_left: bool, request: Request[Any]) -> Failure:
+        return classify(error, may_have_left, request.method, request.path, self._clean)
 
     def _headers_of(self, request: Request[Any]) -> CIMultiDict[str]:
         bare = self._stream_headers if request.stream else self._headers
@@ -131,30 +153,42 @@ class Transport:
             )
         return found
 
-    async def _read(self, request: Request[Any], answer: aiohttp.ClientResponse) -> Response | Failure:
-        """Read an answer whose headers are here to its end."""
+    async def _read(
+        self, request: Request[Any], answer: aiohttp.ClientResponse, total: float | None
+    ) -> Response | Failure:
+        """Read an answer whose headers are here to its end, within `total` seconds where aiohttp has no total."""
         if not 200 <= answer.status < 300:
-            return await self._refused(request, answer)
+            return await self._read_refusal(request, answer, total)
+        silent = request.answer is Answer.NOTHING
+        body: bytes | bytearray = b""
         try:
-            body = await answer.read()
+            async with asyncio.timeout(total):
+                reading = read_beginning(answer, MOST_PAGE) if silent else read_body(answer, MOST_JSON, self._clock)
+                body = await reading
+        except TooLargeError:
+            text = f"the body is larger than {MOST_JSON // 1024**2} MB"
+            raise ResponseFormatError(text, method=request.method, path=request.path) from None
         except TRANSPORT_FAULTS as error:
-            if request.answer is not Answer.NOTHING:
-                return classify(error, True, request.method, request.path)
-            body = b""  # the status says it all
+            if not silent:  # else the status says it all
+                return self._classify(error, True, request)
         finally:
             answer.release()
         return Response(answer.status, answer.headers, body)
 
-    async def _refused(self, request: Request[Any], answer: aiohttp.ClientResponse) -> Failure:
+    async def _read_refusal(
+        self, request: Request[Any], answer: aiohttp.ClientResponse, total: float | None
+    ) -> Failure:
         """Read the answer that is no success, and return what it means."""
+        body = b""
         try:
-            body = await answer.read()
+            async with asyncio.timeout(total):
+                body = await read_beginning(answer, MOST_PAGE)
         except TRANSPORT_FAULTS:
-            body = b""  # the status says it all
+            pass  # the status says it all
         finally:
             answer.release()
         response = Response(answer.status, answer.headers, body)
-        error = error_of(response, request.method, request.path, self._clock.utcnow())
+        error = error_of(response, request.method, request.path, self._clock.utcnow(), self._clean)
         return Failure(fate_of(answer.status), error)
 
 

@@ -8,12 +8,19 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from comfycontrol_async._http._tcp import watch_arrival
+from comfycontrol_async._http._tcp import Arrived, tcp_state, watch_arrival
 from support.services import eventually
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux says what TCP has acknowledged")
 
 HEADERS = 300
+
+
+def watch(transport: asyncio.WriteTransport) -> Arrived:
+    """Watch a request that is about to be written."""
+    state = tcp_state(transport)
+    assert state is not None
+    return watch_arrival(transport, state, lambda: HEADERS)
 
 
 @asynccontextmanager
@@ -38,8 +45,7 @@ async def connection() -> AsyncIterator[tuple[asyncio.StreamWriter, socket.socke
 async def test_acknowledged() -> None:
     """A request has arrived when it is acknowledged, not when it is to be written; a closed connection says nothing."""
     async with connection() as (writer, _):
-        arrived = watch_arrival(writer.transport, lambda: HEADERS)
-        assert arrived is not None
+        arrived = watch(writer.transport)
         assert arrived() is False
         writer.write(b"x" * HEADERS)
         await eventually(lambda: arrived() is True)
@@ -51,19 +57,30 @@ async def test_kept_alive() -> None:
     """What an earlier request wrote counts for nothing."""
     async with connection() as (writer, _):
         for _ in range(3):
-            arrived = watch_arrival(writer.transport, lambda: HEADERS)
-            assert arrived is not None
+            arrived = watch(writer.transport)
             assert arrived() is False
             writer.write(b"x" * HEADERS)
             await eventually(lambda: arrived() is True)  # noqa: B023 # called before the next round
+
+
+async def test_closed_by_the_other_side() -> None:
+    """A connection that the other side has closed is known to be no use, before anything is written."""
+    async with connection() as (writer, other):
+
+        def is_open() -> bool | None:
+            state = tcp_state(writer.transport)
+            return None if state is None else state.is_open
+
+        assert is_open() is True
+        other.close()
+        await eventually(lambda: is_open() is not True)
 
 
 async def test_stalled() -> None:
     """While the line does not move, what is written behind its end has not arrived; once it moves, it has."""
     async with connection() as (writer, other):
         writer.write(b"u" * 20_000_000)  # fills all buffers on the way
-        behind = watch_arrival(writer.transport, lambda: HEADERS)
-        assert behind is not None
+        behind = watch(writer.transport)
         writer.write(b"x" * HEADERS)
         await asyncio.sleep(0.05)
         assert behind() is False

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from comfycontrol_async._http._tcp import has_arrived, headers_size, watch_arrival
+from comfycontrol_async._http._tcp import has_arrived, headers_size, tcp_state
 
 RECORD = 16_645
 
@@ -51,5 +51,5 @@ class _Hidden:
 
 @pytest.mark.parametrize("transport", [None, _Hidden(None), _Hidden(object())], ids=["none", "hidden", "no-tcp"])
 def test_cannot_be_asked(transport: _Hidden | None) -> None:
-    """Where TCP cannot be asked there is no function, rather than one that guesses."""
-    assert watch_arrival(transport, lambda: 0) is None
+    """Where TCP cannot be asked nothing is said, rather than guessed."""
+    assert tcp_state(transport) is None
