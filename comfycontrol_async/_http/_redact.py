@@ -6,7 +6,7 @@ from collections.abc import Callable
 _SHOWN = "***"
 # Bounded and possessive, so that no text takes longer than linear time.
 _RULES = (
-    (re.compile(r"cfc_[^\s\"'<>&,;:)\]}\\]{3,500}+", re.IGNORECASE), f"cfc_{_SHOWN}"),
+    (re.compile(r"cfc_[^\s\"'<>&,;:)\]}\\]{3,4000}+", re.IGNORECASE), f"cfc_{_SHOWN}"),
     (re.compile(r"(://)[^\s/@\"'<>]{1,300}+@"), rf"\1{_SHOWN}@"),
     (re.compile(r"(https?://[^\s?\"'<>]{1,500}+\?)[^\s\"'<>]{1,5000}+"), rf"\1{_SHOWN}"),
 )

@@ -1,7 +1,7 @@
 """How resources make requests: the calls they share, in terms of a `send` function."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -10,7 +10,7 @@ from comfycontrol_async._http._paginate import Pager
 from comfycontrol_async._http._request import Answer, Repeat, Request
 from comfycontrol_async._http._stream import Stream
 from comfycontrol_async._settings import check_kind
-from comfycontrol_async.errors import InvalidArgumentError
+from comfycontrol_async.errors import InvalidArgumentError, ResponseFormatError
 from comfycontrol_async.graph._graph import Graph
 from comfycontrol_async.models import Page, Template, WorkflowSummary
 from comfycontrol_async.resources._checks import check_per_page
@@ -47,9 +47,35 @@ def get(path: str, cls: type[T]) -> Request[T]:
     return Request(method="GET", path=path, structure=structurer(cls))
 
 
-def with_json(method: str, path: str, value: Mapping[str, Any], cls: type[T], **options: Any) -> Request[T]:
-    """Make a request with a JSON body, whose answer is a `cls`."""
-    return Request(method=method, path=path, structure=structurer(cls), body=encode_json(value), **options)
+def get_one(path: str, cls: type[T], id: str, *, field: str = "id") -> Request[T]:
+    """Make a GET whose answer is the `cls` of this id, or a list of what belongs to it, and to no other."""
+    return Request(method="GET", path=path, structure=about(id, structurer(cls), field))
+
+
+def about(id: str, structure: Callable[[Any], T], field: str = "id") -> Callable[[Any], T]:
+    """Return a structure function that believes an answer only when it is about this id.
+
+    A cache or a proxy on the way may mix answers up, and an answer may belong to an earlier request.
+    """
+
+    def believed(value: Any) -> T:
+        found = structure(value)
+        for item in found if isinstance(found, list) else [found]:
+            got = getattr(item, field)
+            if got.casefold() != id.casefold():
+                text = f"the answer is about {got[:60]!r}, not about {id!r}"
+                raise ResponseFormatError(text, json_path=f"$.{field}")
+        return found
+
+    return believed
+
+
+def with_json(
+    method: str, path: str, value: Mapping[str, Any], cls: type[T], *, id: str | None = None, **options: Any
+) -> Request[T]:
+    """Make a request with a JSON body, whose answer is a `cls`: that of this id where one is given."""
+    structure = structurer(cls) if id is None else about(id, structurer(cls))
+    return Request(method=method, path=path, structure=structure, body=encode_json(value), **options)
 
 
 def command(path: str) -> Request[None]:

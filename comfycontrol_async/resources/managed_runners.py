@@ -2,7 +2,7 @@
 
 from comfycontrol_async._http._paginate import Pager
 from comfycontrol_async.models import ManagedRunner, RunnerStats
-from comfycontrol_async.resources._calls import Send, Summaries, get, listing
+from comfycontrol_async.resources._calls import Send, Summaries, get, get_one, listing
 from comfycontrol_async.resources._checks import check_id
 
 
@@ -28,7 +28,7 @@ class ManagedRunnersResource:
         Raises:
             NotFoundError: it does not exist, or is not open to your tier.
         """
-        return await self._send(get(f"/v1/managed-runner/{check_id(id)}", ManagedRunner))
+        return await self._send(get_one(f"/v1/managed-runner/{check_id(id)}", ManagedRunner, str(id)))
 
     async def history(self, id: str) -> Summaries:
         """Fetch your own last 10 workflows on it, newest first."""

@@ -7,7 +7,7 @@ from comfycontrol_async._http._paginate import Pager
 from comfycontrol_async._http._request import Repeat
 from comfycontrol_async.errors import InvalidArgumentError
 from comfycontrol_async.models import Runner, RunnerStatus
-from comfycontrol_async.resources._calls import Send, Summaries, command, get, listing, with_json
+from comfycontrol_async.resources._calls import Send, Summaries, command, get, get_one, listing, with_json
 from comfycontrol_async.resources._checks import check_endpoint, check_headers, check_id, check_tags, check_text
 
 NAME_LIMIT = 100
@@ -36,7 +36,7 @@ class RunnersResource:
         Raises:
             NotFoundError: it does not exist, or is someone else's.
         """
-        return await self._send(get(f"/v1/runner/{check_id(id)}", Runner))
+        return await self._send(get_one(f"/v1/runner/{check_id(id)}", Runner, str(id)))
 
     async def create(
         self, name: str, endpoint: str, *, headers: Mapping[str, str] | None = None, tags: Iterable[str] = ()
@@ -82,7 +82,7 @@ class RunnersResource:
         value = _fields(name, endpoint, headers, tags, status)
         if not value:
             raise InvalidArgumentError("nothing to change: give name, endpoint, headers, tags or status")
-        return await self._send(with_json("PUT", f"/v1/runner/{check_id(id)}", value, Runner))
+        return await self._send(with_json("PUT", f"/v1/runner/{check_id(id)}", value, Runner, id=str(id)))
 
     async def interrupt(self, id: str) -> None:
         """Stop what the runner executes now; for one workflow, `workflows.cancel` is better.

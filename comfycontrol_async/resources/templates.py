@@ -11,7 +11,7 @@ from comfycontrol_async.graph._file import File
 from comfycontrol_async.graph._graph import Graph
 from comfycontrol_async.graph._issues import raise_errors
 from comfycontrol_async.models import Template, TemplateSummary
-from comfycontrol_async.resources._calls import GraphSource, Send, get, listing
+from comfycontrol_async.resources._calls import GraphSource, Send, about, get_one, listing
 from comfycontrol_async.resources._checks import check_id, check_text
 
 NAME_LIMIT = 100
@@ -40,7 +40,7 @@ class TemplatesResource:
         Raises:
             NotFoundError: it does not exist, or is someone else's.
         """
-        return await self._send(get(f"/v1/template/{check_id(id)}", Template))
+        return await self._send(get_one(f"/v1/template/{check_id(id)}", Template, str(id)))
 
     async def create(self, name: str, description: str, graph: GraphSource) -> Template:
         """Store a graph as a template.
@@ -74,7 +74,9 @@ class TemplatesResource:
         form = await asyncio.to_thread(_form, name, description, graph)
         if not form.fields:
             raise InvalidArgumentError("nothing to change: give name, description or graph")
-        return await self._send(Request(method="PUT", path=path, structure=structurer(Template), form=form))
+        return await self._send(
+            Request(method="PUT", path=path, structure=about(str(id), structurer(Template)), form=form)
+        )
 
 
 def _form(name: str | None, description: str | None, graph: GraphSource | None) -> Form:

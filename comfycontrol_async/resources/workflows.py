@@ -7,7 +7,7 @@ from typing import Any
 
 from comfycontrol_async._http._paginate import Pager
 from comfycontrol_async.models import Output, Workflow, WorkflowStatus, WorkflowSummary, WorkflowUpdate
-from comfycontrol_async.resources._calls import GraphSource, Open, Send, command, get, listing
+from comfycontrol_async.resources._calls import GraphSource, Open, Send, command, get_one, listing
 from comfycontrol_async.resources._checks import check_id
 from comfycontrol_async.resources._events import open_events, read_events
 from comfycontrol_async.resources._forms import CREATE_PATH, changes_form, make, parameters_of, workflow_form
@@ -40,7 +40,7 @@ class WorkflowsResource:
         Raises:
             NotFoundError: it does not exist, or is someone else's.
         """
-        return await self._send(get(f"/v1/workflow/{check_id(id)}", Workflow))
+        return await self._send(get_one(f"/v1/workflow/{check_id(id)}", Workflow, str(id)))
 
     async def create(
         self, graph: GraphSource, *, name: str, params: Mapping[str, Any] | None = None, tags: Iterable[str] = ()
@@ -88,7 +88,7 @@ class WorkflowsResource:
         Raises:
             NotFoundError: it is not completed, or (as one page of the documentation has it) completed without any.
         """
-        return await self._send(get(f"/v1/workflow/{check_id(id)}/outputs", _Outputs))
+        return await self._send(get_one(f"/v1/workflow/{check_id(id)}/outputs", _Outputs, str(id), field="workflow_id"))
 
     async def subscribe(self, id: str) -> AsyncGenerator[WorkflowUpdate, None]:
         """Give a workflow's updates over one connection, as the API sends them: about one each 2 s, at most 120.

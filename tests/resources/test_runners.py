@@ -246,8 +246,9 @@ async def test_managed_list(api: ScriptedApi, comfy: ComfyControl) -> None:
 
 async def test_managed_get(api: ScriptedApi, comfy: ComfyControl) -> None:
     """One managed runner is fetched by its id."""
-    api.answer("GET", f"/v1/managed-runner/{ID}", documented.MANAGED_RUNNER)
-    assert await comfy.managed_runners.get(ID) == read(ManagedRunner, documented.MANAGED_RUNNER)
+    id = documented.MANAGED_RUNNER["id"]
+    api.answer("GET", f"/v1/managed-runner/{id}", documented.MANAGED_RUNNER)
+    assert await comfy.managed_runners.get(id) == read(ManagedRunner, documented.MANAGED_RUNNER)
 
 
 async def test_managed_history(api: ScriptedApi, comfy: ComfyControl) -> None:
