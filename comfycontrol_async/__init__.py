@@ -47,7 +47,7 @@ from comfycontrol_async.graph._file import File
 from comfycontrol_async.graph._graph import Graph
 from comfycontrol_async.graph._issues import GraphIssue
 from comfycontrol_async.graph._placeholders import Parameter
-from comfycontrol_async.limits import Limiter, LocalLimiter, Permit, Priority, RateLimitSnapshot
+from comfycontrol_async.limits import Limiter, LocalLimiter, Permit, Priority, RateLimitSnapshot, Stage
 from comfycontrol_async.models import (
     DeviceStats,
     FailureCause,
@@ -123,6 +123,7 @@ __all__ = [
     "RunnerStatus",
     "RunnerType",
     "ServerError",
+    "Stage",
     "SubmitOutcomeUnknownError",
     "SystemStats",
     "Template",

@@ -304,7 +304,7 @@ def test_facade_exports_what_its_signatures_name() -> None:
                 named |= {cls.__name__ for cls in _classes(annotation) if cls.__module__.partition(".")[0] == PACKAGE}
     assert "Workflow" in named
     # The mark of an option that was left out, and what only the client's own parts hand to each other.
-    assert named - {*comfycontrol_async.__all__} <= {"Unset", "RunTools", "PermitOwner", "Clock", "BoundGraph"}
+    assert named - {*comfycontrol_async.__all__} <= {"Unset", "RunTools", "Ledger", "SlotStore", "Clock", "BoundGraph"}
 
 
 # Names and parameters (DESIGN 3)

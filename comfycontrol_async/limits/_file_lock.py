@@ -1,4 +1,4 @@
-"""The lock of a file that several processes map; nobody waits for it for long."""
+"""Lock, read and write of a file that several processes use at once, on each platform; no lock is waited for long."""
 
 import os
 import sys
@@ -12,11 +12,11 @@ _PAUSE = 0.0001
 if sys.platform == "win32":
     import msvcrt
 
-    # A byte that lies outside every file: Windows lets nobody touch what is locked, not even in a mapping.
+    # A byte that lies outside every file: on Windows what is locked cannot be read.
     _FAR = 1 << 40
 
     def try_lock(fd: int) -> bool:
-        """Lock the file; tell whether that succeeded."""
+        """Lock the file; return whether that succeeded."""
         os.lseek(fd, _FAR, os.SEEK_SET)
         try:
             msvcrt.locking(fd, msvcrt.LK_NBLCK, 1)
@@ -29,13 +29,26 @@ if sys.platform == "win32":
         os.lseek(fd, _FAR, os.SEEK_SET)
         msvcrt.locking(fd, msvcrt.LK_UNLCK, 1)
 
+    def read_at(fd: int, count: int, offset: int) -> bytes:
+        """Read so many bytes, or fewer where the file ends."""
+        os.lseek(fd, offset, os.SEEK_SET)
+        return os.read(fd, count)
+
+    def write_at(fd: int, data: bytes, offset: int) -> None:
+        """Write bytes."""
+        os.lseek(fd, offset, os.SEEK_SET)
+        os.write(fd, data)
+
 else:
     from fcntl import LOCK_EX, LOCK_NB, LOCK_UN, flock
+
+    read_at = os.pread
+    write_at = os.pwrite
 
     _TRY = LOCK_EX | LOCK_NB
 
     def try_lock(fd: int) -> bool:
-        """Lock the file; tell whether that succeeded."""
+        """Lock the file; return whether that succeeded."""
         try:
             flock(fd, _TRY)
         except BlockingIOError:
@@ -48,7 +61,7 @@ else:
 
 
 def lock_soon(fd: int, patience: float) -> bool:
-    """Lock the file within `patience` seconds; tell whether that succeeded. The thread stands still meanwhile."""
+    """Lock the file within `patience` seconds; return whether that succeeded. The thread is blocked meanwhile."""
     if try_lock(fd):
         return True
     until = SYSTEM_CLOCK.monotonic() + patience

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 from comfycontrol_async.limits._window import FREE
 
 if TYPE_CHECKING:
-    from comfycontrol_async.limits._permit import Permit
+    from comfycontrol_async.limits._old_permit import Permit
 
 
 class GrantOwner(Protocol):

@@ -25,10 +25,10 @@ from comfycontrol_async.errors import ClientLoopError, ComfyControlError, Invali
 from comfycontrol_async.limits._fork import watch_forks
 from comfycontrol_async.limits._gate import CooldownGate
 from comfycontrol_async.limits._grant import Grant
-from comfycontrol_async.limits._lanes import PRIORITIES, Priority
-from comfycontrol_async.limits._permit import Permit
+from comfycontrol_async.limits._lanes import PRIORITIES, STAGES, Priority
+from comfycontrol_async.limits._old_permit import Permit
+from comfycontrol_async.limits._old_queue import WaiterQueue, waits_on
 from comfycontrol_async.limits._protocol import RateLimitSnapshot
-from comfycontrol_async.limits._queue import WaiterQueue, waits_on
 from comfycontrol_async.limits._rule import Rule, is_number
 from comfycontrol_async.limits._view import View
 from comfycontrol_async.limits._window import HELD, HOLD_CAP, LOST_TAIL
@@ -63,7 +63,9 @@ class JointLimiter(ABC):
         self._granted = 0
         watch_forks(self)
 
-    async def acquire(self, priority: Priority = Priority.NORMAL, *, max_wait: float | None = None) -> Permit:
+    async def acquire(
+        self, priority: Priority = Priority.NORMAL, *, max_wait: float | None = None, stage: object = 2
+    ) -> Permit:
         """Wait for a slot, first come first served in the lane of `priority`.
 
         Raises:
@@ -72,6 +74,8 @@ class JointLimiter(ABC):
             InvalidArgumentError: an unknown priority, or a `max_wait` that is negative or no number.
             ClientLoopError: the limiter belongs to another event loop that is still alive.
         """
+        if stage not in STAGES:
+            raise InvalidArgumentError(f"stage must be a Stage, not {stage!r}")
         if get_ident() != self._thread or not self._loop.is_running():  # type: ignore[union-attr] # bound with the thread
             self._bind()
         if not self._queue.waiting and max_wait is None and priority in PRIORITIES:
@@ -91,6 +95,7 @@ class JointLimiter(ABC):
         if not (is_number(seconds) and 0 <= seconds < math.inf):
             raise InvalidArgumentError(f"a cooldown must be a finite number of seconds from 0, not {seconds!r}")
         now = self._monotonic()
+        seconds = max(min(seconds, 600.0), self._rule.period)
         if self._gate.close(now + seconds):
             log.warning("the server refused a request: nothing is sent for %.1f s", seconds)
         self._close_gate(now)
@@ -210,7 +215,7 @@ class JointLimiter(ABC):
                 raise RateLimitWaitError(needed, max_wait)
             queue.allow_until(waiter, deadline, max_wait)
         queue.waiting += 1
-        queue.lanes.push(waiter, priority, number)
+        queue.lanes.push(waiter, priority, number=number)
         if queue.waiting == 1:
             self._pump(now)
         else:
@@ -258,12 +263,11 @@ class JointLimiter(ABC):
 
     def _refuse_all(self, error: ComfyControlError) -> None:
         """Give every waiter an error of its own, as nothing can be granted."""
-        for lane in self._queue.lanes.lanes:
-            for waiter in (*lane.queue, *(entry[2] for entry in lane.returned)):
-                if not waiter.done():
-                    own = copy.copy(error)
-                    own.__cause__ = error.__cause__
-                    waiter.set_exception(own)
+        for waiter in list(self._queue.lanes):
+            if not waiter.done():
+                own = copy.copy(error)
+                own.__cause__ = error.__cause__
+                waiter.set_exception(own)
 
     def _left(self, deadline: float) -> float:
         """Estimate how much longer than `deadline` whoever is refused now would have had to wait."""

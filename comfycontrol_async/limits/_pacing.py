@@ -1,114 +1,75 @@
-"""Pacing: what to do when the server disagrees with our own count.
+"""Pacing: how grants are spread when the server disagrees with our own count.
 
 - `burst`: as the API documents it: whatever the window allows goes at once.
-- `smooth`: what every known kind of edge lets through, see below.
+- `smooth`: one each `period / (limit - 2)`, which every known kind of edge lets through, see below.
 - `auto`: bursts, until a 429 comes that our own count cannot explain; then smooth, until an hour has passed without
   another one. As long as no more than `limit` requests went out in all, a 429 says nothing about how they were spread:
-  somebody else behind the address used up the budget.
+  another program behind the address used up the budget.
 
 The method that Cloudflare published counts in two fixed buckets: with `previous` and `current` arrivals in the bucket
 before and in the one that began e seconds ago, an arrival passes while
 
     previous * (1 - e / period) + current + 1 <= limit
 
-and nobody but the edge knows where its buckets begin. Between two neighbouring moments at which an earlier request
-leaves or enters a bucket the left side grows with the beginning b of the current bucket, so it suffices to look at the
-b that coincide with an earlier request, at those a period after one, and at b = now: if it holds there, it holds for
-every b. One request is kept in hand, as requests do not arrive in the rhythm in which they are sent: two of them would
-have to be late across the same boundary to be noticed.
+Only the edge knows where its buckets begin. With arrivals d = period / (limit - 2) apart a bucket holds at most
+limit - 1 of them, which is `previous`; `current` + 1 is at most e / d + 1. The left side is then at most
+(limit - 1) * (1 - e / period) + (limit - 2) * e / period + 1 = limit - e / period. (In perfect rhythm a bucket holds
+limit - 2; the one more is for arrivals that come out of it.)
 
-In numbers, limit 40 and period 10, all at once at second 0 after a long pause: 39 pass. At second 10 a bucket may have
-begun right after them and be about to end: 39 * 0 + 39 pass; but had it begun at second 4, 39 * 0.4 + 23 pass, and
-had it begun just now, 39 + 0: none. So the next one goes at second 10.26, and then one each 0.26 s: 38 per period, 95 %
-of the limit, which is the price of not knowing. One look costs O(limit).
+In numbers, limit 40 and period 10: one each 0.263 s, 38 per period, 95 % of the limit, which is the price of not
+knowing the edge. A rule that looks for the earliest moment that passes wherever the buckets begin lets a burst of 39
+through after a pause and the same 38 per period afterwards (`benchmarks/goodput.py` compares them): it needs the
+moments of two periods instead of one number, which processes would have to share.
 """
 
-from collections import deque
-from typing import Literal, get_args
+from collections.abc import Iterable
+from typing import NamedTuple
 
-PacingMode = Literal["auto", "burst", "smooth"]
-MODES: tuple[str, ...] = get_args(PacingMode)
+from comfycontrol_async.limits._rule import Rule
 
 # Seconds without a 429 after which `auto` returns to bursts. An edge that counts in buckets refuses the first burst
 # again, which costs one cooldown: once an hour that is 0.3 % of the throughput.
 QUIET = 3600.0
 
-_ALWAYS = float("-inf")
-# Seconds by which a request is later than the moment at which it has left a bucket.
-_JUST_AFTER = 1e-6
+# How late a grant may be, in paces, without delaying those after it: a timer is always a little late.
+LATE = 1 / 8
+
+NEVER = float("-inf")
 
 
-class Pacing:
-    """Decides when the next request may go, beside the window; `mode` is what the user asked for."""
+class Pacing(NamedTuple):
+    """Until when requests are spread, from when on the next one may go then, and how many were granted in all."""
 
-    __slots__ = ("_log", "_ready", "_spare", "_until", "limit", "mode", "period")
+    spread_until: float = NEVER
+    ready_at: float = NEVER
+    granted: int = 0
 
-    def __init__(self, mode: PacingMode, limit: int, period: float) -> None:
-        self.mode = mode
-        self.limit = limit
-        self.period = period
-        self._until = float("inf") if mode == "smooth" else _ALWAYS
-        # The grants of the last two periods, while smooth.
-        self._log: deque[float] = deque()
-        self._ready: float | None = None
-        # How many may be counted at once: one is kept in hand where there are enough.
-        self._spare = limit - 1 if limit > 3 else limit
 
-    def smooth(self, now: float) -> bool:
-        """Tell whether requests are spread now."""
-        return now < self._until
+def is_spread(rule: Rule, pacing: Pacing, now: float) -> bool:
+    """Return whether requests are spread now."""
+    return rule.pacing == "smooth" or (rule.pacing == "auto" and now < pacing.spread_until)
 
-    def refused(self, now: float, granted: int) -> bool:
-        """Take note of the first 429 of a cooldown, after `granted` requests in all; tell whether the way changed."""
-        if self.mode == "burst" or (granted <= self.limit and not self.smooth(now)):
-            return False
-        changed = not self.smooth(now)
-        if self.mode == "auto":
-            self._until = now + QUIET
-        # Nobody knows what the edge has counted so far: at worst all that it allows, and just now.
-        self._log = deque([now] * self._spare)
-        self._ready = None
-        return changed
 
-    def granted(self, now: float) -> None:
-        """Take note of a request that goes now."""
-        self._log.append(now)
-        self._ready = None
+def after_refusal(rule: Rule, pacing: Pacing, gate: float, until: float, now: float) -> Pacing:
+    """Return the pacing after a 429 that closes the gate until `until`; it was closed until `gate` before."""
+    spread_until = pacing.spread_until
+    first = gate <= now  # later refusals of one cooldown say nothing new
+    if first and rule.pacing == "auto" and (pacing.granted > rule.limit or now < spread_until):
+        spread_until = now + QUIET
+    return Pacing(spread_until, max(pacing.ready_at, until), pacing.granted)
 
-    def ready_at(self, now: float) -> float:
-        """Return the moment from which on the next request may go, as far as can be told now."""
-        if not self.smooth(now):
-            return _ALWAYS
-        if self._ready is None or self._ready <= now:
-            self._ready = self._next(now)
-        return self._ready
 
-    def expected(self, now: float, ahead: int) -> float:
-        """Estimate when a newcomer with `ahead` others before it may go."""
-        if not self.smooth(now):
-            return _ALWAYS
-        return self.ready_at(now) + ahead * self.period / max(1, self.limit - 2)
+def after_grants(rule: Rule, pacing: Pacing, count: int, now: float) -> Pacing:
+    """Return the pacing after `count` grants."""
+    ready_at = pacing.ready_at
+    if count and is_spread(rule, pacing, now):
+        ready_at = max(ready_at, now - LATE * rule.pace) + count * rule.pace
+    return Pacing(pacing.spread_until, ready_at, pacing.granted + count)
 
-    def _next(self, now: float) -> float:
-        log, period = self._log, self.period
-        while log and log[0] < now - 2 * period:
-            log.popleft()
-        stamps = list(log)
-        boundaries = [stamp for stamp in stamps if stamp > now - period]
-        boundaries += [stamp + period for stamp in stamps if now - period < stamp + period <= now]
-        boundaries.append(now)
-        boundaries.sort()
-        at = now
-        before = left = 0  # how many stamps lie before the boundary, and before the bucket before it
-        for boundary in boundaries:
-            while before < len(stamps) and stamps[before] < boundary:
-                before += 1
-            while left < before and stamps[left] < boundary - period:
-                left += 1
-            previous, current = before - left, len(stamps) - before
-            room = self._spare - current - 1
-            if room < 0:
-                at = max(at, boundary + period + _JUST_AFTER)
-            elif previous > room:
-                at = max(at, boundary + period * (1 - room / previous))
-        return at
+
+def spread_out(rule: Rule, pacing: Pacing, moments: Iterable[float], gate: float, now: float) -> list[float]:
+    """Return when each slot may be taken that is free at these ascending moments: not before gate and pace."""
+    if not is_spread(rule, pacing, now):
+        return [max(moment, gate) for moment in moments]
+    ready_at, pace = max(pacing.ready_at, gate), rule.pace
+    return [max(moment, ready_at + place * pace) for place, moment in enumerate(moments)]

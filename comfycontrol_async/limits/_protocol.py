@@ -14,7 +14,7 @@ class RateLimitSnapshot:
 
     `used` + `available` = `limit`; `waiting` counts the waiters of each lane; `cooldown` is the time until the gate
     opens, 0.0 when it is open; `pacing` is the way in force now, "burst" or "smooth"; `next_free_in` is the estimated
-    wait of a newcomer in the NORMAL lane, 0.0 when it would not wait.
+    wait of a newcomer in the NORMAL lane at the least, 0.0 when it would not wait.
     """
 
     limit: int
@@ -31,11 +31,14 @@ class Limiter(Protocol):
     """What the client asks of a rate limiter; one instance may serve many clients of one event loop."""
 
     async def acquire(self, priority: Priority = Priority.NORMAL, *, max_wait: float | None = None) -> Permit:
-        """Wait for a slot; refuse with `RateLimitWaitError` when that would take longer than `max_wait` seconds."""
+        """Wait for a slot; refuse with `RateLimitWaitError` when that would take longer than `max_wait` seconds.
+
+        One that takes a keyword `stage` (a `Stage`) as well, as all of this package, is called with it.
+        """
         ...
 
     def cool_down(self, seconds: float) -> None:
-        """Grant nothing for `seconds` from now, after a 429; a cooldown is only ever extended."""
+        """Grant nothing for a while, after a 429 that asked for `seconds` (0: for nothing); only ever extended."""
 
     def snapshot(self) -> RateLimitSnapshot:
         """Return the state of this moment."""

@@ -1,16 +1,39 @@
-"""Rule: the limit, checked, and what follows from it."""
+"""Rule: validated limit, period and derived durations; the constants of the guarantee (`limits.__doc__`)."""
 
 import math
+from typing import Literal, get_args
 
 import attrs
 
 from comfycontrol_async.errors import InvalidArgumentError
-from comfycontrol_async.limits._pacing import MODES, PacingMode
-from comfycontrol_async.limits._window import GUARD
+
+PacingMode = Literal["auto", "burst", "smooth"]
+MODES: tuple[str, ...] = get_args(PacingMode)
+
+# Seconds added to every period: clocks tick in steps, and the server may round its own stamps.
+GUARD = 0.002
+# Seconds for which a request that was sent and lost may still be on its way to the server.
+LOST_TAIL = 1.0
+# Seconds after its headers were written for which a request that has arrived holds its slot without an answer.
+HOLD_CAP = 3.0
+# Seconds between two looks at a request that holds its slot for longer.
+CAP_CHECK = 0.5
+
+# Seconds between taking a permit and writing its request within which the store hears nothing about the latter.
+SEND_SOON = 0.25
+# Seconds for which a shared slot is charged beforehand, so that a process that dies gives it back by itself.
+LEASE = HOLD_CAP + SEND_SOON
+# Leases are renewed this often: a request that leaves right before is on its way for less than the rest of one.
+LEASE_CHECK = LEASE / 2
+# Seconds by which no slot is charged further into the future than this + a span.
+FURTHEST = LEASE + LOST_TAIL + HOLD_CAP
+
+# Seconds for which one 429 closes the gate at the most, whatever the server asks for.
+LONGEST_COOLDOWN = 600.0
 
 
 def is_number(value: object) -> bool:
-    """Tell whether a value is a number, which True is not."""
+    """Return whether a value is a number, which True is not."""
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
@@ -24,13 +47,12 @@ class Rule:
 
     limit: int
     period: float
-    pacing: PacingMode
+    pacing: PacingMode = "auto"
     # Seconds for which a slot is taken after its answer.
     span: float = attrs.field(init=False)
-    # While requests are spread: seconds between two, so that two fewer than the limit go in a period. However an edge
-    # lays its buckets, it counts no more than `limit` then (theory: `_pacing`).
+    # Seconds between two requests while they are spread (`_pacing`).
     pace: float = attrs.field(init=False)
-    # How long a slot waits for the process whose turn it is (`_turns`).
+    # Seconds for which a slot waits for the process whose turn it is (`_turns`).
     grace: float = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -45,7 +67,7 @@ class Rule:
             ("limit", int(limit)),
             ("period", float(period)),
             ("span", period + GUARD),
-            ("pace", period / max(1, limit - 2)),
+            ("pace", period / max(1, limit - 2) if limit > 1 else 2.5 * period),
             ("grace", min(0.05, max(0.01, period / 100))),
         ):
             object.__setattr__(self, name, value)

@@ -6,7 +6,7 @@ The limiters outlive their clients and loops, so that a second `asyncio.run` kno
 import asyncio
 from threading import Lock
 
-from comfycontrol_async.limits._limiter import LocalLimiter
+from comfycontrol_async.limits._memory import LocalLimiter
 
 _limiters: dict[str, list[LocalLimiter]] = {}
 _lock = Lock()

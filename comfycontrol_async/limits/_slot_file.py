@@ -1,57 +1,56 @@
-"""SlotFile: the slots that the processes of one machine share, in a memory-mapped file.
+"""SlotFile: the slots that the processes of one machine share, in a small file that is not to be trusted.
 
     constants   magic, version, limit, period, boot, clock, checksum: written once
     shared      the cooldown's end, until when requests are spread and when the next may go, grants so far, until when
-                somebody waits, the last change, how many member records are in use
-    slots       for each the moment at which it is free; one in flight is charged to the end of its lease
-    owners      for each slot the name of the process that took it last
-    members     for each process that waited: name, lease, how many wait, how many slots it has had (`_turns`)
+                a process waits, the last change, how many member records are in use, the last serial
+    slots       for each the moment at which it is free (one in flight is charged to the end of its lease), the name of
+                the process that took it last, and the serial of that grant
+    members     for each process that waited: name, when it looks next, how many wait, how many slots it has had
 
-All but the constants are doubles that lie on 8 bytes: a store is whole or not there, so a process that is killed in the
-middle leaves a file that is right. Moments are those of `time.monotonic`, which all processes of a machine share.
+All but the constants are doubles. Moments are those of `time.monotonic`, which all processes of a machine share. The
+file is read and written, not mapped: one that is cut off while it is mapped kills the process (SIGBUS).
 
-Taking slots needs the lock. Whoever holds a slot may set its moment without: until its lease is over nobody else
-touches it. A slot is told from one that was given to somebody else meanwhile by the moment that is noted in it.
-
-What cannot be trusted (a file cut off, a checksum or moments that make no sense) is written anew with every slot taken;
-a file that is not ours, or of another version, limit or period, is left alone.
+Taking slots needs the lock. A slot that was taken may be charged without it: until its moment no other process touches
+it. What the file says is checked at every look. What cannot be true is clamped: a moment too far ahead costs at most
+one span. A file whose constants are harmed is written anew with every slot taken; one that is not ours, or of another
+version, limit or period, is left alone.
 """
 
 import math
-import mmap
 import os
+import stat
 import struct
-from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from array import array
 from pathlib import Path
 from zlib import crc32
 
 from comfycontrol_async.errors import ConfigurationError
-from comfycontrol_async.limits._file_lock import lock_soon, unlock
+from comfycontrol_async.limits._file_lock import lock_soon, read_at, unlock, write_at
 from comfycontrol_async.limits._machine import boot_id, clock_id
-from comfycontrol_async.limits._rule import Rule
-from comfycontrol_async.limits._window import HOLD_CAP, LOST_TAIL
+from comfycontrol_async.limits._pacing import NEVER, QUIET
+from comfycontrol_async.limits._rule import FURTHEST, LONGEST_COOLDOWN, Rule
 
 MAGIC = b"CCSLOTS\n"
-VERSION = 1
+VERSION = 2
 # magic, version, limit, period, boot, clock; then a checksum of these.
 _CONSTANTS = struct.Struct("=8sIId16sI")
 _CHECKSUM = struct.Struct("=I")
-_HEAD = 64
+HEAD = 64
 
 # Places, in doubles from the beginning.
-GATE, SMOOTH_UNTIL, PACE_AT, GRANTED, CONTENDED, TOUCHED, RECORDS = range(8, 15)
+GATE, SPREAD_UNTIL, READY_AT, GRANTED, CONTENDED, TOUCHED, RECORDS, SERIAL = range(8, 16)
 SLOTS = 16
+# A slot: moment, owner, serial.
+SLOT = 3
 
 MEMBERS = 128
-NAME, LEASED, DEMAND, COUNT = range(4)
+NAME, DUE, DEMAND, COUNT = range(4)
 RECORD = 4
 
 # A lock is held for microseconds; one that is not free for so many seconds belongs to a process that was stopped.
 _PATIENCE = 0.05
-# Seconds by which no moment of ours lies further in the future than this + a period.
-_FURTHEST = HOLD_CAP + LOST_TAIL + 1.0
+# Doubles hold whole numbers up to this exactly; a count beyond it is harm.
+_MOST = 2.0**52
 
 
 class LockBusyError(Exception):
@@ -59,113 +58,110 @@ class LockBusyError(Exception):
 
 
 class SlotFile:
-    """An open file: `data` are its doubles, `slots` those of the slots; `owners` and `members` are places in it."""
+    """An open file. `members` is the place of the first member record."""
 
-    __slots__ = ("_map", "_rule", "data", "fd", "identity", "members", "owners", "path", "slots")
+    __slots__ = ("_head", "_rule", "fd", "identity", "members", "path")
 
     def __init__(self, path: Path, rule: Rule, now: float) -> None:
         """Open the file, or make it.
 
         Raises:
             ConfigurationError: it cannot be opened, is not ours, or is for another limit.
-            LockBusyError: another process is at it.
+            LockBusyError: another process has the lock, and does not go on.
         """
         self.path = path
         self._rule = rule
-        self.owners = SLOTS + rule.limit
-        self.members = SLOTS + 2 * rule.limit
+        self._head = head_of(rule)
+        self.members = SLOTS + SLOT * rule.limit
         self.fd = -1
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self.fd = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o600)
-        except OSError as error:
-            raise _unusable(path, error) from error
-        try:
-            with self.locked():
+            flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0)
+            self.fd = os.open(path, flags | getattr(os, "O_CLOEXEC", 0), 0o600)
+            self.identity = self._identify()
+            self.lock()
+            try:
                 self._check(now)
-            self._map = mmap.mmap(self.fd, self._size)
-            status = os.fstat(self.fd)
+            finally:
+                self.unlock()
         except OSError as error:
-            raise _unusable(path, error) from error
-        self.identity = status.st_dev, status.st_ino
-        self.data = memoryview(self._map).cast("d")
-        self.slots = self.data[SLOTS : SLOTS + rule.limit]
+            raise unusable(path, error.strerror or str(error)) from error
+
+    def _identify(self) -> tuple[int, int]:
+        status = os.fstat(self.fd)
+        if not stat.S_ISREG(status.st_mode):
+            raise unusable(self.path, "it is no regular file")
+        if hasattr(os, "geteuid") and status.st_uid != os.geteuid():
+            raise unusable(self.path, "it belongs to another user")
+        return status.st_dev, status.st_ino
 
     def close(self) -> None:
-        """Let go of the file."""
-        self.slots.release()
-        self.data.release()
-        self._map.close()
-        self._close_fd()
-
-    def _close_fd(self) -> None:
+        """Close the file."""
         fd, self.fd = self.fd, -1
         if fd >= 0:
             os.close(fd)
 
     def __del__(self) -> None:
-        self._close_fd()
-
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Keep all other processes out.
-
-        Raises:
-            LockBusyError: another process has the lock, and does not go on.
-        """
-        self.lock()
-        try:
-            yield
-        finally:
-            unlock(self.fd)
+        self.close()
 
     def lock(self) -> None:
         """Lock the file, and wait for that for a moment if need be; raises LockBusyError after that."""
         if not lock_soon(self.fd, _PATIENCE):
             raise LockBusyError
 
+    def unlock(self) -> None:
+        """Unlock the file."""
+        unlock(self.fd)
+
     def in_place(self) -> bool:
-        """Tell whether the path still leads to this file: whoever cleans up directories may have removed it."""
+        """Return whether the path still leads to this file: whoever cleans up directories may have removed it."""
         try:
-            status = os.stat(self.path)
+            status = os.stat(self.path, follow_symlinks=False)
         except OSError:
             return False
         return (status.st_dev, status.st_ino) == self.identity
 
-    def charge(self, free_at: float) -> None:
-        """Take every slot until then, if it is not taken for longer; the lock is held."""
-        for index in range(SLOTS, SLOTS + self._rule.limit):
-            self.data[index] = max(self.data[index], free_at)
+    def read(self, place: int, count: int) -> bytes:
+        """Read so many doubles, or fewer where the file ends."""
+        return read_at(self.fd, 8 * count, 8 * place)
 
-    def charge_one(self, free_at: float) -> int:
-        """Take the slot that comes free first, for a request that goes without one; the lock is held."""
-        moments = self.slots.tolist()
-        place = SLOTS + moments.index(min(moments))
-        self.data[place] = free_at
-        return place
+    def write(self, place: int, data: "array[float]") -> None:
+        """Write doubles."""
+        write_at(self.fd, data.tobytes(), 8 * place)
 
-    def recent(self, now: float) -> Counter[float]:
-        """Count how many slots each process has taken."""
-        owners = self.data[self.owners : self.members].tolist()
-        return Counter(owner for owner, moment in zip(owners, self.slots.tolist(), strict=True) if moment > now)
+    def charge(self, free_at: float, now: float) -> None:
+        """Take every slot until then, if it is not taken for longer. The lock is held."""
+        data = self.load(now)
+        for place in range(SLOTS, len(data), SLOT):
+            data[place] = max(data[place], free_at)
+        self.write(SLOTS, data[SLOTS:])
 
-    def record_for(self, name: float, now: float) -> int | None:
-        """Return the place of the record of the process `name`, a new one if need be; None when all are in use."""
-        data = self.data
-        records = int(data[RECORDS])
-        vacant = records if records < MEMBERS else None
-        for index in range(records):
-            place = self.members + index * RECORD
-            if data[place + NAME] == name:
-                return place
-            if data[place + LEASED] < now and (vacant is None or vacant == records):
-                vacant = index
-        if vacant is None:
-            return None
-        place = self.members + vacant * RECORD
-        data[place + NAME], data[place + LEASED], data[place + DEMAND], data[place + COUNT] = name, now, 0.0, 0.0
-        data[RECORDS] = max(records, vacant + 1)
-        return place
+    def load(self, now: float) -> "array[float]":
+        """Read everything up to the members, checked; written anew where it cannot be used. The lock is held.
+
+        Raises:
+            ConfigurationError: it is for another limit now.
+        """
+        content = self.read(0, self.members)
+        if len(content) != 8 * self.members or not content.startswith(self._head):
+            self._refuse_others(content)
+            content = self.rebuild(now, now + self._rule.span)
+        data = array("d", content)
+        if not plausible(data, self._rule, now) and clamp(data, self._rule, now):
+            self.write(GATE, data[GATE:])
+        return data
+
+    def rebuild(self, now: float, free_at: float) -> bytes:
+        """Write the file anew with every slot taken until then; return it up to the members. The lock is held."""
+        body = array("d", [NEVER, NEVER, NEVER, 0.0, NEVER, now, 0.0, float(crc32(os.urandom(8)))])
+        body.extend([free_at, 0.0, 0.0] * self._rule.limit)
+        content = self._head.ljust(HEAD, b"\0") + body.tobytes()
+        os.ftruncate(self.fd, 0)
+        os.ftruncate(self.fd, self._size)
+        # The magic comes last, so that a file that was half written is not taken for a whole one.
+        write_at(self.fd, content[len(MAGIC) :], len(MAGIC))
+        write_at(self.fd, MAGIC, 0)
+        return content
 
     # Opening
 
@@ -174,36 +170,24 @@ class SlotFile:
         return 8 * (self.members + RECORD * MEMBERS)
 
     def _check(self, now: float) -> None:
-        """See to it that the file can be used; the lock is held."""
+        """Ensure that the file can be used; the lock is held."""
         size = os.fstat(self.fd).st_size
         if size == 0:
-            return self._write(-math.inf, now)
-        os.lseek(self.fd, 0, os.SEEK_SET)
-        content = os.read(self.fd, self._size)
-        charged = now + LOST_TAIL + self._rule.span
-        torn = size == self._size and not any(content[:_HEAD])  # killed while it was made
-        if not torn:
-            if content[: len(MAGIC)] != MAGIC[: len(content)]:
-                raise ConfigurationError(f"{str(self.path)!r} is not a file of this limiter; give another path")
-            torn = size != self._size or len(content) != size or not self._constants_hold(content)
-            if torn and len(content) >= _HEAD:
-                self._refuse_others(content)
-        if torn:
-            return self._write(charged, now)
+            self.rebuild(now, NEVER)
+            return
+        content = self.read(0, self.members)
+        half_made = size == self._size and not any(content[:HEAD])
+        if not half_made and content[: len(MAGIC)] != MAGIC[: len(content)]:
+            raise ConfigurationError(f"{str(self.path)!r} is not a file of this limiter; give another path")
         self._refuse_others(content)
-        if self._of_another_boot(content, now):
-            return self._write(-math.inf, now)
-        if not self._plausible(content, now):
-            return self._write(charged, now)
-        return None
-
-    def _constants_hold(self, content: bytes) -> bool:
-        stored = _CHECKSUM.unpack_from(content, _CONSTANTS.size)[0] if len(content) >= _HEAD else None
-        return bool(stored == crc32(content[: _CONSTANTS.size]))
+        if size != self._size or not _intact(content):
+            self.rebuild(now, now + self._rule.span)
+        elif self._of_another_boot(content, now):
+            self.rebuild(now, NEVER)
 
     def _refuse_others(self, content: bytes) -> None:
         """Refuse a file whose constants are whole and not what we need."""
-        if not self._constants_hold(content):
+        if not _intact(content):
             return
         _, version, limit, period, _, clock = _CONSTANTS.unpack_from(content)
         where, rule = repr(str(self.path)), self._rule
@@ -222,34 +206,62 @@ class SlotFile:
         if boot != boot_id():
             return True
         touched = struct.unpack_from("=d", content, 8 * TOUCHED)[0]
-        if touched > now + 1.0 and any(boot):
+        if now + 1.0 < touched < now + LONGEST_COOLDOWN * 1000 and any(boot):
             raise ConfigurationError(f"{str(self.path)!r} is used by processes whose clock is ahead: a container's?")
-        return bool(touched > now + 1.0)
-
-    def _plausible(self, content: bytes, now: float) -> bool:
-        moments = struct.unpack_from(f"={self._rule.limit}d", content, 8 * SLOTS)
-        shared = struct.unpack_from("=7d", content, 8 * GATE)
-        # One that is not a number is not less than anything.
-        return (
-            all(moment < now + self._rule.span + _FURTHEST for moment in moments)
-            and all(value < math.inf for value in shared)
-            and 0 <= shared[RECORDS - GATE] <= MEMBERS
-        )
-
-    def _write(self, free_at: float, now: float) -> None:
-        """Write the file anew; the magic comes last, so that a half of it is not taken for a whole."""
-        rule = self._rule
-        constants = _CONSTANTS.pack(MAGIC, VERSION, rule.limit, rule.period, boot_id(), clock_id())
-        head = (constants + _CHECKSUM.pack(crc32(constants))).ljust(_HEAD, b"\0")
-        shared = [-math.inf, -math.inf, -math.inf, 0.0, -math.inf, now, 0.0, 0.0]
-        body = struct.pack(f"={8 + rule.limit}d", *shared, *[free_at] * rule.limit).ljust(self._size - _HEAD, b"\0")
-        os.ftruncate(self.fd, self._size)
-        for place, part in ((0, bytes(len(MAGIC))), (len(MAGIC), head[len(MAGIC) :] + body), (0, MAGIC)):
-            os.lseek(self.fd, place, os.SEEK_SET)
-            os.write(self.fd, part)
+        return bool(touched > now + 1.0 and not any(boot))
 
 
-def _unusable(path: Path, error: OSError) -> ConfigurationError:
-    return ConfigurationError(
-        f"the file of the limiter, {str(path)!r}, cannot be used: {error.strerror or error}; give another path"
+def head_of(rule: Rule) -> bytes:
+    """Return the constants of a file for this rule."""
+    constants = _CONSTANTS.pack(MAGIC, VERSION, rule.limit, rule.period, boot_id(), clock_id())
+    return constants + _CHECKSUM.pack(crc32(constants))
+
+
+def _intact(content: bytes) -> bool:
+    stored = _CHECKSUM.unpack_from(content, _CONSTANTS.size)[0] if len(content) >= HEAD else None
+    return bool(content.startswith(MAGIC) and stored == crc32(content[: _CONSTANTS.size]))
+
+
+def plausible(data: "array[float]", rule: Rule, now: float) -> bool:
+    """Return whether every moment and count can be true. One that is not a number is not less than anything."""
+    moments = data[SLOTS::SLOT]
+    furthest = now + rule.span + FURTHEST
+    total = sum(moments)
+    return (
+        max(moments) <= furthest
+        and total == total  # no NaN among them
+        and data[GATE] <= now + LONGEST_COOLDOWN + rule.period
+        and data[SPREAD_UNTIL] <= now + QUIET + rule.period
+        and data[READY_AT] <= max(now, data[GATE]) + rule.span + rule.period
+        and data[CONTENDED] <= furthest + LONGEST_COOLDOWN
+        and 0 <= data[GRANTED] <= _MOST
+        and 0 <= data[SERIAL] <= _MOST
+        and 0 <= data[RECORDS] <= MEMBERS
     )
+
+
+def clamp(data: "array[float]", rule: Rule, now: float) -> bool:
+    """Put what cannot be true where it does the least harm: one span from now."""
+    furthest, soon = now + rule.span + FURTHEST, now + rule.span
+    for place in range(SLOTS, len(data), SLOT):
+        if not data[place] <= furthest:
+            data[place] = soon
+    for place, most, instead in (
+        (GATE, now + LONGEST_COOLDOWN + rule.period, soon),
+        (SPREAD_UNTIL, now + QUIET + rule.period, now + QUIET),
+        (CONTENDED, furthest + LONGEST_COOLDOWN, soon),
+        (RECORDS, MEMBERS, 0.0),
+        (GRANTED, _MOST, rule.limit + 1.0),
+        (SERIAL, _MOST, float(crc32(os.urandom(8)))),
+    ):
+        if not data[place] <= most or (place in (RECORDS, GRANTED, SERIAL) and not data[place] >= 0):
+            data[place] = instead
+    if not data[READY_AT] <= max(now, data[GATE]) + rule.span + rule.period:
+        data[READY_AT] = soon
+    data[RECORDS], data[GRANTED], data[SERIAL] = map(math.floor, (data[RECORDS], data[GRANTED], data[SERIAL]))
+    return True
+
+
+def unusable(path: Path, why: str) -> ConfigurationError:
+    """Return the error for a file that cannot be used."""
+    return ConfigurationError(f"the file of the limiter, {str(path)!r}, cannot be used: {why}; give another path")

@@ -5,17 +5,16 @@ import hashlib
 import math
 from collections.abc import AsyncGenerator, Awaitable
 from importlib.resources import files
-from typing import Any, Protocol, get_args
+from typing import Any, Protocol, cast, get_args
 
 from comfycontrol_async._clock import SYSTEM_CLOCK, Clock
 from comfycontrol_async._loop import close_with_loop
 from comfycontrol_async.errors import ConfigurationError, InvalidArgumentError
-from comfycontrol_async.limits._lanes import Priority
-from comfycontrol_async.limits._pacing import PacingMode
+from comfycontrol_async.limits._lanes import Priority, Stage
 from comfycontrol_async.limits._permit import Permit
 from comfycontrol_async.limits._protocol import RateLimitSnapshot
 from comfycontrol_async.limits._remote import Policy, RemoteLimiter, ServerGoneError
-from comfycontrol_async.limits._rule import Rule, is_number
+from comfycontrol_async.limits._rule import PacingMode, Rule, is_number
 
 try:
     import redis.asyncio
@@ -109,7 +108,9 @@ class RedisLimiter:
             on_unavailable = "wait"
         self._limiter = RemoteLimiter(rule, clock, _Server(url_or_client, key, timeout), on_unavailable, share)
 
-    async def acquire(self, priority: Priority = Priority.NORMAL, *, max_wait: float | None = None) -> Permit:
+    async def acquire(
+        self, priority: Priority = Priority.NORMAL, *, max_wait: float | None = None, stage: Stage = Stage.OTHER
+    ) -> Permit:
         """Wait for a slot, first come first served in the lane of `priority`.
 
         Raises:
@@ -119,7 +120,7 @@ class RedisLimiter:
             InvalidArgumentError: an unknown priority, or a `max_wait` that is negative or no number.
             ClientLoopError: the limiter belongs to another event loop that is still alive.
         """
-        return await self._limiter.acquire(priority, max_wait=max_wait)
+        return cast(Permit, await self._limiter.acquire(priority, max_wait=max_wait, stage=stage))
 
     def cool_down(self, seconds: float) -> None:
         """Grant nothing for `seconds` from now in any process, after a 429; a cooldown is only ever extended.

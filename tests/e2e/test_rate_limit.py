@@ -106,27 +106,27 @@ async def test_nothing_is_lost_when_the_budget_was_used_by_others() -> None:
 async def test_every_request_on_the_wire_has_a_permit() -> None:
     """aiohttp would send again by itself when a kept-alive connection breaks: each request that arrives was counted."""
     async with LocalServer(speed=50.0, limit=1000) as server:
-        limiter = LocalLimiter(server.limit, server.period)
+        limiter = LocalLimiter(server.limit, 3600.0)
         async with client_of(server, limiter=limiter, retry=RetryPolicy(base_delay=0.0)) as comfy:
             for _ in range(20):
                 await comfy.user.get()
                 server.drop_next("GET", "/v1/user")
                 await comfy.user.get()
         assert len(server.requests) == 60
-        assert limiter._granted - limiter._refunded == 60
+        assert limiter.snapshot().used == 60
 
 
 async def test_idle_connections_that_the_server_closes() -> None:
     """A connection that was closed while idle costs at most one more permit, and no request that nobody counted."""
     async with LocalServer(speed=50.0, limit=1000) as server:
-        limiter = LocalLimiter(server.limit, server.period)
+        limiter = LocalLimiter(server.limit, 3600.0)
         async with client_of(server, limiter=limiter, retry=RetryPolicy(base_delay=0.0)) as comfy:
             for _ in range(20):
                 await comfy.user.get()
                 server.close_idle()
                 await comfy.user.get()
         assert len(server.requests) == 40
-        assert 40 <= limiter._granted - limiter._refunded <= 60
+        assert 40 <= limiter.snapshot().used <= 60
 
 
 async def test_refusal_before_anything_is_sent() -> None:

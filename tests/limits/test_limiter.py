@@ -14,7 +14,7 @@ import pytest
 from comfycontrol_async.errors import ClientLoopError, InvalidArgumentError, RateLimitWaitError
 from comfycontrol_async.limits import Limiter, LocalLimiter, Permit, Priority
 from comfycontrol_async.testing import FakeClock
-from support.limiters import Crowd, most_in_any_period, step, turns
+from support.limiters import Crowd, count_futures, most_in_any_period, step, turns
 
 BULK, NORMAL, INTERACTIVE = Priority.BULK, Priority.NORMAL, Priority.INTERACTIVE
 
@@ -234,6 +234,7 @@ async def test_lower_lane_gets_its_share(clock: FakeClock) -> None:
 
 async def test_cancelled_waiters_leave_no_trace(limiter: LocalLimiter, crowd: Crowd, clock: FakeClock) -> None:
     """When all waiters are cancelled, nothing is left of them, not even the timer."""
+    before = count_futures()
     for index in range(1000):
         crowd.send(index, Priority(index % 3))
     await turns()
@@ -241,7 +242,7 @@ async def test_cancelled_waiters_leave_no_trace(limiter: LocalLimiter, crowd: Cr
     await crowd.end()
     assert clock.timers == 0
     assert limiter.snapshot().waiting == dict.fromkeys(Priority, 0)
-    assert all(not lane.queue for lane in limiter._queue.lanes.lanes)
+    assert count_futures() - before < 20
     assert limiter.snapshot().used == 4
 
 
@@ -299,6 +300,7 @@ def test_closed_between_two_runs(limiter: LocalLimiter) -> None:
 
 async def test_cancelled_deadlines_are_swept(limiter: LocalLimiter, crowd: Crowd) -> None:
     """Waiters with a long patience that are gone do not pile up."""
+    before = count_futures()
     for index in range(4):
         await crowd.come(index)
     for _ in range(20):
@@ -307,7 +309,9 @@ async def test_cancelled_deadlines_are_swept(limiter: LocalLimiter, crowd: Crowd
         for task in tasks:
             task.cancel()
         await turns()
-    assert len(limiter._queue._deadlines) < 200
+    crowd.tasks.clear()  # their errors hold what they waited for
+    del tasks, task
+    assert count_futures() - before < 200
 
 
 # Patience
@@ -379,9 +383,9 @@ async def test_nothing_is_granted_while_closed(limiter: LocalLimiter, crowd: Cro
     await clock.advance(9.999)
     assert crowd.order == []
     assert limiter.snapshot().cooldown == pytest.approx(0.001)
-    limiter.cool_down(5.0)
+    limiter.cool_down(5.0)  # at least a period
     limiter.cool_down(0.0005)
-    await clock.advance(4.99)
+    await clock.advance(9.99)
     assert crowd.order == []
     await clock.advance(0.02)
     assert crowd.order == [0, 1, 2, 3]
@@ -526,9 +530,9 @@ async def test_smooth_estimates(clock: FakeClock) -> None:
     for index in range(50):
         crowd.send(index)
     await clock.advance(5.0)
-    assert len(crowd.order) == 39
+    assert len(crowd.order) == 20
     assert limiter.snapshot().pacing == "smooth"
-    assert limiter.snapshot().next_free_in == pytest.approx(5.0 + 11 * 10 / 38, abs=0.3)
+    assert limiter.snapshot().next_free_in == pytest.approx(30 * 10 / 38, abs=0.3)
     with pytest.raises(RateLimitWaitError):
         await limiter.acquire(max_wait=6.0)
     await crowd.end()
@@ -595,7 +599,7 @@ async def test_slow_calls_do_not_starve_the_rest(limiter: LocalLimiter, crowd: C
     crowd.send("next")
     await turns()
     for permit in permits:
-        permit.sent()
+        permit.sent(lambda: True)
     await clock.advance(13.01)
     assert crowd.order == ["next"]
 

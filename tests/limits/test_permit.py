@@ -53,10 +53,10 @@ async def test_lost(limiter: LocalLimiter, clock: FakeClock) -> None:
     assert await free_after(limiter, clock) == pytest.approx(11.1)
 
 
-async def test_sent_and_never_answered(limiter: LocalLimiter, clock: FakeClock) -> None:
-    """A request that was written holds its slot for three seconds at most, and its late answer is no error."""
+async def test_arrived_and_never_answered(limiter: LocalLimiter, clock: FakeClock) -> None:
+    """A request that has arrived holds its slot for three seconds at most, and its late answer is no error."""
     permit = await limiter.acquire()
-    permit.sent()
+    permit.sent(lambda: True)
     permit.sent()
     assert await free_after(limiter, clock) == pytest.approx(13.1)
     permit.sent()
@@ -171,7 +171,7 @@ def test_after_its_loop(limiter: LocalLimiter) -> None:
     assert asyncio.run(look()) == 2
 
 
-def test_outside_a_living_loop(limiter: LocalLimiter) -> None:
+def test_outside_a_living_loop(limiter: LocalLimiter, clock: FakeClock) -> None:
     """Between two runs of one loop a permit cannot be settled, and its slot is charged when the loop goes on."""
     with asyncio.Runner() as runner:
         permit = runner.run(limiter.acquire())
@@ -180,7 +180,8 @@ def test_outside_a_living_loop(limiter: LocalLimiter) -> None:
 
         async def look() -> int:
             await turns()
-            return limiter._window.held
+            await clock.advance(10.01)
+            return limiter.snapshot().used
 
         assert runner.run(look()) == 0
 
@@ -189,9 +190,9 @@ async def test_repr(limiter: LocalLimiter, clock: FakeClock) -> None:
     """It says its state."""
     permit = await limiter.acquire()
     assert repr(permit) == "<Permit held>"
-    permit.sent()
+    permit.sent(lambda: True)
+    assert repr(permit) == "<Permit sent>"
     await clock.advance(4.0)
-    limiter.snapshot()
     assert repr(permit) == "<Permit lapsed>"
     permit.arrived()
     assert repr(permit) == "<Permit settled>"

@@ -1,10 +1,13 @@
 """What the tests of the limiters share."""
 
 import asyncio
-from collections.abc import Coroutine
+import gc
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from datetime import datetime
 from typing import Any, TypeVar
 
+from comfycontrol_async._clock import Timer
 from comfycontrol_async.limits import LocalLimiter, Permit, Priority
 from comfycontrol_async.testing import FakeClock
 
@@ -26,6 +29,57 @@ async def turns(count: int = 10) -> None:
     """Let the event loop run everything that is ready."""
     for _ in range(count):
         await asyncio.sleep(0)
+
+
+def count_futures() -> int:
+    """Return how many plain futures are alive: each waiter of a limiter is one."""
+    gc.collect()
+    return sum(type(thing) is asyncio.Future for thing in gc.get_objects())
+
+
+class ProcessClock:
+    """The clock of one process among several in a test: it can be stopped, and counts how often its timers fire."""
+
+    def __init__(self, clock: FakeClock) -> None:
+        self._clock = clock
+        self._stopped = False
+        self._missed: list[Callable[[], None]] = []
+        self.fired = 0
+
+    def monotonic(self) -> float:
+        """Return the seconds of all."""
+        return self._clock.monotonic()
+
+    def utcnow(self) -> datetime:
+        """Return the wall time of all."""
+        return self._clock.utcnow()
+
+    async def sleep(self, seconds: float) -> None:
+        """Sleep as all do."""
+        await self._clock.sleep(seconds)
+
+    def call_later(self, delay: float, callback: Callable[[], None]) -> Timer:
+        """Run the callback in `delay` seconds, unless the process is stopped then."""
+
+        def fire() -> None:
+            if self._stopped:
+                self._missed.append(callback)
+            else:
+                self.fired += 1
+                callback()
+
+        return self._clock.call_later(delay, fire)
+
+    def stop(self) -> None:
+        """Stop or kill the process: no timer fires any more."""
+        self._stopped = True
+
+    def resume(self) -> None:
+        """Let a stopped process go on: timers that were missed fire now."""
+        self._stopped = False
+        missed, self._missed = self._missed, []
+        for callback in missed:
+            callback()
 
 
 class Crowd:
