@@ -89,7 +89,7 @@ class Pipeline:
                 chance=self.chance(),
             )
             if fate is Fate.REFUSED:
-                self.limiter().cool_down(max(self.limiter().snapshot().period, asked or 0.0))
+                self.limiter().cool_down(asked or 0.0)
             if delay is None:
                 raise error
             log.info("%s %s: %s; again in %.2f s", request.method, request.path, error, delay)
