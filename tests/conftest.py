@@ -2,6 +2,9 @@
 
 import asyncio
 import inspect
+import os
+import signal
+import sys
 from collections.abc import AsyncIterator, Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -39,6 +42,15 @@ if "stream_writer" in inspect.signature(aiohttp.ClientResponse.__init__).paramet
 if "2 ** 16" in inspect.getsource(stream_reader_factory):
     aioresponses.core.stream_reader_factory = _large_stream_reader  # type: ignore[attr-defined] # as above
 
+
+# Where bytecode is not kept, each worker rewrites the asserts of every test module, and each process that a test starts
+# compiles the package: a quarter of the whole time.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+# Started in the background of a shell, we would ignore Ctrl-C, and every process that a test starts with us.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A busy machine is no fault of what is tested.
 settings.register_profile("tests", deadline=None)

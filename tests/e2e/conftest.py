@@ -12,8 +12,12 @@ from support.services import SPEED, client_of, serving
 
 
 @pytest.fixture(autouse=True)
-async def _loop_debug() -> AsyncIterator[None]:
-    """Let asyncio watch itself, which makes tests of pure code ten times as slow but is worth it over real sockets."""
+async def _loop_debug(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
+    """Let asyncio watch itself, over real sockets only: it makes tests of pure code ten times as slow.
+
+    Most of that is the stack that it keeps for each callback; one line of it says enough.
+    """
+    monkeypatch.setattr("asyncio.constants.DEBUG_STACK_DEPTH", 1)
     loop = asyncio.get_running_loop()
     loop.set_debug(True)
     yield

@@ -49,15 +49,15 @@ async def batch(server: LocalServer, count: int) -> tuple[float, Counter[str]]:
 
 @pytest.mark.parametrize("law", [uniform, heavy_tail])
 async def test_no_refusal(law: Law) -> None:
-    """400 requests wanted at once, latencies that vary by a tenth of the period, some lost: no 429."""
+    """200 requests wanted at once, latencies that vary by a tenth of the period, some lost: no 429."""
     chance = random.Random(1)
     # Twenty times as fast as the service: a period of half a second, and latencies of up to a quarter of it.
     loss = 0.01 if law is heavy_tail else 0.0
     async with LocalServer(speed=20.0, latency=lambda: 5 * law(chance), loss=loss, seed=1) as server:
-        _, became = await batch(server, 400)
+        _, became = await batch(server, 200)
         assert server.refused == 0
         assert server.max_in_window <= 40
-        assert became["answered"] + became["lost"] == 400
+        assert became["answered"] + became["lost"] == 200
         assert became["lost"] == server.lost
 
 
@@ -81,21 +81,21 @@ async def test_real_limit(law: Law, loss: float) -> None:
 
 
 async def test_nothing_is_lost_when_the_budget_was_used_by_others() -> None:
-    """An outside client uses up the budget; 200 requests wanted at once all succeed after the cooldown, in order."""
-    async with LocalServer(speed=8.0, latency=0.5, refusal="html") as server, client_of(server) as comfy:
+    """An outside client uses up the budget; 120 requests wanted at once all succeed after the cooldown, in order."""
+    async with LocalServer(speed=12.0, latency=0.5, refusal="html") as server, client_of(server) as comfy:
         done: list[int] = []
 
         async def request(index: int) -> None:
-            if index == 0:  # only now: the 200 tasks take a moment to make, and the window goes on
+            if index == 0:  # only now: the 120 tasks take a moment to make, and the window goes on
                 server.consume(20)
             await comfy.runners.list(status=None, per_page=100).page(index + 1)
             done.append(index)
 
-        await asyncio.gather(*(request(index) for index in range(200)))
+        await asyncio.gather(*(request(index) for index in range(120)))
         assert server.refused > 0
-        assert sorted(done) == list(range(200))
+        assert sorted(done) == list(range(120))
         answered = [int(record.query["page"]) for record in server.requests if record.status == 200]
-        assert len(answered) == 200
+        assert len(answered) == 120
         # The refused go before those that were never sent: pages pass in the order in which they were wanted.
         assert sorted(answered[:40]) == list(range(1, 41))
         assert max(abs(page - place) for place, page in enumerate(answered, start=1)) < 40
