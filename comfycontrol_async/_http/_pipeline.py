@@ -14,7 +14,7 @@ from comfycontrol_async._http._request import Answer, Request, Response
 from comfycontrol_async._http._retry import Fate, RetryPolicy, retry_after
 from comfycontrol_async._http._stream import Stream
 from comfycontrol_async._http._transport import Transport
-from comfycontrol_async.errors import APIError, ResponseFormatError
+from comfycontrol_async.errors import APIError, BadRequestError, ResponseFormatError
 from comfycontrol_async.limits import Limiter, Permit, Priority
 
 log = logging.getLogger("comfycontrol_async.http")
@@ -48,7 +48,8 @@ class Pipeline:
             ResponseFormatError: the answer is not what the API documents.
             RateLimitWaitError: the rate limit needs longer than `max_wait`.
         """
-        answer = await self._repeat(request, self.transport.fetch)
+        fetch = _forgiving(self.transport.fetch) if request.answer is Answer.NOTHING else self.transport.fetch
+        answer = await self._repeat(request, fetch)
         try:
             return request.structure(_value(request, answer))
         except ResponseFormatError as error:
@@ -102,6 +103,28 @@ class Pipeline:
     async def _acquire(self) -> Permit:
         self.transport.bind()
         return await self.limiter().acquire(self.priority, max_wait=self.max_wait)
+
+
+Fetch = Callable[[Request[Any], Permit, Timeouts], Awaitable[Response | Failure]]
+
+
+def _forgiving(fetch: Fetch) -> Fetch:
+    """Return a `fetch` for one call of a command, for which a 400 after a lost answer means that it was obeyed.
+
+    A cancel that took effect, and whose answer was lost, is refused when it is sent again: there is nothing to cancel.
+    """
+    lost = False
+
+    async def forgiving(request: Request[Any], permit: Permit, timeouts: Timeouts) -> Response | Failure:
+        nonlocal lost
+        answer = await fetch(request, permit, timeouts)
+        if isinstance(answer, Failure):
+            if lost and isinstance(answer.error, BadRequestError):
+                return Response(200, {}, b"")
+            lost = lost or answer.fate is Fate.UNKNOWN
+        return answer
+
+    return forgiving
 
 
 def _value(request: Request[Any], answer: Response) -> Any:

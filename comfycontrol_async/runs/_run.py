@@ -133,6 +133,7 @@ class WorkflowRun:
         if not (is_number(min_interval) and min_interval >= 0):
             raise InvalidArgumentError(f"min_interval must be a number of seconds from 0, not {min_interval!r}")
         clock = self._tools.clock
+        await self._tools.watcher.turns.take()
         with naming(self.id):
             async with aclosing(self._updates(outputs=True, batch=False, live=True)) as updates:
                 async for update in updates:
@@ -325,6 +326,7 @@ async def follow_to_end(
     """
     clock = run._tools.clock
     started = clock.monotonic()
+    await run._tools.watcher.turns.take()
     live = on_update is not None
     with naming(run.id):
         try:

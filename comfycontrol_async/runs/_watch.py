@@ -113,7 +113,7 @@ class Watcher:
         self._watched: dict[str, Watched] = {}
         self._polling: asyncio.Task[None] | None = None
         self._failed_polls = 0
-        self._turns = JoinTurns()
+        self.turns = JoinTurns()
         self._streams.forget()
 
     async def follow(
@@ -135,7 +135,6 @@ class Watcher:
         """
         if self._binding.bind():
             self._start_over()
-        await self._turns.take()
         watched = self._join(known, batch=batch, outputs=outputs)
         news = asyncio.Event()
         watched.followers.add(news)

@@ -1,7 +1,7 @@
 """The workflow endpoints on a fake clock, below the resource: what `WorkflowsResource` is made of."""
 
 import json
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
@@ -9,7 +9,7 @@ import attrs
 
 from comfycontrol_async._http._request import Request
 from comfycontrol_async._http._stream import Stream
-from comfycontrol_async.errors import NotFoundError, ResponseLostError
+from comfycontrol_async.errors import BadRequestError, NotFoundError, ResponseLostError
 from comfycontrol_async.limits import Limiter, Permit, Priority, RateLimitSnapshot
 from comfycontrol_async.resources import WorkflowsResource
 from comfycontrol_async.testing import FakeClock
@@ -20,21 +20,30 @@ Json = dict[str, Any]
 
 @attrs.define(kw_only=True)
 class Record:
-    """A workflow: created, and ended or to be ended, at moments of the clock."""
+    """A workflow: created, and ended or to be ended, at moments of the clock.
+
+    `unreadable` says whether the listing shows it with a field that is null, `whole` whether it can be fetched.
+    """
 
     id: str
     name: str
     created: float
     ends: float
     outcome: str
+    tags: list[str] = attrs.field(factory=list)
+    params: list[list[str]] = attrs.field(factory=list)
+    unreadable: bool = False
+    whole: bool = True
 
 
 class FakeService:
     """Workflows that end by the clock, and a note of every request.
 
+    They are queued for `queued` seconds and then run; before they are queued they cannot be cancelled, `early` seconds.
     `latency` passes before a request is acted on and again before its answer; `hidden` is how long a new workflow is
     missing in listings; `ahead` is how far the service's clock goes before this machine's, and `skew` how far the times
-    of workflows lie behind it. `fault` may raise, given the request's line; `lose` may, after it was acted on.
+    of workflows lie behind it. `before` is awaited first of all. `fault` may raise, given the request's line; `lose`
+    may, after it was acted on.
     """
 
     def __init__(self, clock: FakeClock, *, latency: float = 0.0, hidden: float = 0.0) -> None:
@@ -45,10 +54,13 @@ class FakeService:
         self.sse_updates = 120
         self.latency = latency
         self.hidden = hidden
+        self.early = 0.0
+        self.queued = 0.0
         self.skew = timedelta()
         self.ahead = timedelta()
         self.fault: Callable[[str], None] = lambda line: None
         self.lose: Callable[[str], None] = lambda line: None
+        self.before: Callable[[str], Awaitable[None]] = _at_once
         self.cuts = 0
 
     def resource(self) -> WorkflowsResource:
@@ -77,12 +89,13 @@ class FakeService:
     async def send(self, request: Request[T]) -> T:
         """Answer a request, as `Pipeline.send` does."""
         line = self._note(request)
+        await self.before(line)
         await self.clock.sleep(self.latency)
         self.fault(line)
         answer = self._answer(request)
         self.lose(line)
         await self.clock.sleep(self.latency)
-        return request.structure(answer)
+        return request.structure(None if request.path.endswith("/cancel") else answer)
 
     async def open(self, request: Request[Any]) -> Stream:
         """Open a stream, as `Pipeline.open` does."""
@@ -105,19 +118,51 @@ class FakeService:
 
     def _answer(self, request: Request[Any]) -> Json:
         if request.method == "POST":
-            assert request.form is not None
-            return self._summary(self.records[self.add(name=str(dict(request.form.fields)["name"]))])
+            return self._act(request)
         if request.path != "/v1/workflow":
-            return self._summary(self._record(request))
+            return self._whole(self._record(request))
         assert request.query is not None
         shown_until = self.clock.monotonic() - self.hidden
         newest = [record for record in reversed(self.records.values()) if record.created <= shown_until]
         first = (int(request.query["page"]) - 1) * 100
-        return {"workflows": [self._summary(it) for it in newest[first : first + 100]], "total": len(newest)}
+        return {"workflows": [self._listed(it) for it in newest[first : first + 100]], "total": len(newest)}
+
+    def _act(self, request: Request[Any]) -> Json:
+        if request.path.endswith("/cancel"):
+            return self._cancel(self._record(request))
+        assert request.form is not None
+        if request.path.endswith("/rerun"):
+            return self._summary(self.records[self.add(name=self._record(request).name)])
+        fields = {name: value for name, value in request.form.fields if isinstance(value, str)}
+        record = self.records[self.add(name=fields["name"])]
+        record.tags = fields["tags"].split(",") if "tags" in fields else []
+        record.params = [[f"$text({name[1:]})", value] for name, value in fields.items() if name.startswith("$")]
+        return self._summary(record)
+
+    def _cancel(self, record: Record) -> Json:
+        now = self.clock.monotonic()
+        if now >= record.ends or now < record.created + self.early:
+            raise BadRequestError(400, "the workflow cannot be cancelled")
+        record.ends, record.outcome = now, "cancelled"
+        return {}
+
+    def _listed(self, record: Record) -> Json:
+        summary = self._summary(record)
+        return {**summary, "updated_at": None} if record.unreadable else summary
+
+    def _whole(self, record: Record) -> Json:
+        if not record.whole:
+            return {**self._summary(record), "updated_at": None}
+        return {**self._summary(record), "workflow_params": record.params}
 
     def status(self, record: Record) -> str:
         """Return the status now."""
-        return record.outcome if self.clock.monotonic() >= record.ends else "running"
+        now = self.clock.monotonic()
+        if now >= record.ends:
+            return record.outcome
+        if now < record.created + self.early:
+            return "accepted"
+        return "queued" if now < record.created + self.early + self.queued else "running"
 
     def _summary(self, record: Record) -> Json:
         ended = self.clock.monotonic() >= record.ends
@@ -151,6 +196,10 @@ class FakeService:
             "started_at": summary["started_at"],
             "completed_at": summary["completed_at"],
         }
+
+
+async def _at_once(line: str) -> None:
+    """Wait for nothing."""
 
 
 class _FakeStream(Stream):
