@@ -352,6 +352,7 @@ SIGNATURES = {
     "NodeDefinitions.load": "path",
     "NodeDefinitions.fetch": "url headers",
     "Graph.to_json": "",
+    "Graph.json_schema": "",
     "Pager.page": "number",
     "Pager.all": "",
     "Pager.first": "",

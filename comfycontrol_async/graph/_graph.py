@@ -24,6 +24,7 @@ from comfycontrol_async.graph._json import Json, copy_object, inputs_of, name_li
 from comfycontrol_async.graph._load import read_graph
 from comfycontrol_async.graph._parameters import Field, fill
 from comfycontrol_async.graph._placeholders import Parameter, collect
+from comfycontrol_async.graph._schema import json_schema
 
 _SHOWN_NAMES = 20
 _NODE_NAMES = (("_meta", "title"), ("class_type",))
@@ -83,7 +84,7 @@ class Graph:
 
     __slots__ = ("_body", "_digest", "_nodes", "_studied")
 
-    def __init__(self, nodes: Mapping[str, object]) -> None:
+    def __init__(self, nodes: Mapping[str, Any]) -> None:
         if not isinstance(nodes, Mapping):
             raise GraphError(f"a graph maps node ids to nodes, but this is {shown(nodes)}; {EXPORT}")
         self._nodes = copy_object(nodes, ())
@@ -213,6 +214,14 @@ class Graph:
     def to_json(self) -> str:
         """Write it as JSON for people, which loads back to an equal graph."""
         return json.dumps(self._nodes, ensure_ascii=False, indent=2, allow_nan=False)
+
+    def json_schema(self) -> dict[str, Any]:
+        """Return a JSON Schema (2020-12) of `params`: an object with a property for each parameter.
+
+        Texts may be numbers or booleans, choices have an `enum`, files `format: binary`; `description` says where the
+        value goes. It is the same whatever the order of the nodes.
+        """
+        return json_schema(self._nodes, self.parameters)
 
     def _assess(self, params: Mapping[str, object] | None) -> tuple[tuple[Field, ...], list[GraphIssue]]:
         study = self._study()
