@@ -10,7 +10,7 @@ from comfycontrol_async._http._config import Timeouts, WatchPolicy
 from comfycontrol_async._http._paginate import Pager
 from comfycontrol_async._http._retry import RetryPolicy
 from comfycontrol_async._settings import __version__
-from comfycontrol_async.batch._options import BatchPlan, MapProgress, MapResult
+from comfycontrol_async.batch import BatchPlan, Journal, JournalEntry, JournalState, MapProgress, MapResult
 from comfycontrol_async.errors import (
     APIError,
     AuthenticationError,
@@ -94,6 +94,9 @@ __all__ = [
     "GraphIssue",
     "InvalidArgumentError",
     "InvalidItem",
+    "Journal",
+    "JournalEntry",
+    "JournalState",
     "KeyConflictError",
     "Limiter",
     "LocalLimiter",

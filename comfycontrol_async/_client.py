@@ -4,9 +4,7 @@ import asyncio
 import copy
 import os
 import random
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
-from contextlib import aclosing
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, Self
 
 import aiohttp
@@ -31,11 +29,11 @@ from comfycontrol_async._http._sessions import Sessions
 from comfycontrol_async._http._storage import Storage
 from comfycontrol_async._http._transport import Transport
 from comfycontrol_async._settings import check_kind, check_seconds
-from comfycontrol_async.batch._map import Batch
-from comfycontrol_async.batch._options import BatchOptions, BatchPlan, Key, MapProgress, MapResult, Rows, plan_batch
+from comfycontrol_async.batch import BatchPlan
+from comfycontrol_async.batch._plan import plan_batch
+from comfycontrol_async.batch._row import BatchTools
+from comfycontrol_async.batch._verb import MapVerb
 from comfycontrol_async.errors import ConfigurationError, InvalidArgumentError, WaitTimeoutError
-from comfycontrol_async.graph._graph import Graph
-from comfycontrol_async.graph._issues import raise_errors
 from comfycontrol_async.limits import Limiter, Priority
 from comfycontrol_async.models import WorkflowStatus
 from comfycontrol_async.resources import (
@@ -46,7 +44,7 @@ from comfycontrol_async.resources import (
     WorkflowsResource,
 )
 from comfycontrol_async.resources._calls import GraphSource, raw
-from comfycontrol_async.resources._checks import check_id, check_tags
+from comfycontrol_async.resources._checks import check_id
 from comfycontrol_async.runs._cancel import cancel_for_good
 from comfycontrol_async.runs._draft import prepare_submit
 from comfycontrol_async.runs._keys import submit_once
@@ -54,7 +52,7 @@ from comfycontrol_async.runs._run import OnUpdate, RunTools, WorkflowRun, follow
 from comfycontrol_async.runs._submit import Submitter
 
 
-class ComfyControl:
+class ComfyControl(MapVerb):
     """A client of ComfyControl: every request goes through one rate limiter and is repeated where that is safe.
 
     Args:
@@ -308,70 +306,15 @@ class ComfyControl:
         ended = await cancel_for_good(urgent.workflows, id, SYSTEM_CLOCK, pause=pause)
         return None if ended is None else ended.status
 
-    def map(
-        self,
-        graph: GraphSource,
-        rows: Rows,
-        *,
-        key: Key | None = None,
-        name: str = "{key}",
-        tags: Iterable[str] = (),
-        concurrency: int = 100,
-        ordered: bool = False,
-        outputs: bool = True,
-        download_to: str | Path | None = None,
-        journal: str | Path | None = None,
-        timeout: float | None = None,
-        max_failures: int | None = None,
-        on_progress: Callable[[MapProgress], object] | None = None,
-    ) -> AsyncGenerator[MapResult, None]:
-        """Run one graph over many rows of parameters, and give a `MapResult` for each.
-
-        One failure never ends the batch; what stops every row (a token that is refused, a closed client) does.
-
-        Args:
-            graph: as `submit`.
-            rows: mappings of parameter names to values; any iterable or async iterable, read lazily.
-            key: what tells rows apart: a function of the row, or the name of a parameter; default: the row's index.
-            name: what the workflows' names begin with, from `{key}` and `{index}`; something unique comes behind it.
-            tags: as `submit`.
-            concurrency: how many workflows are unfinished at once, at the most.
-            ordered: whether results come in the order of rows instead of as they come.
-            outputs: whether the outputs are wanted: one request for each workflow.
-            download_to: a directory to fetch the outputs into, as `<key>-<index>.<ext>`.
-            journal: a SQLite file. Started again with the same file, nothing is submitted twice, what runs is waited
-                for, what failed to be submitted is tried again, and what is done comes from the file.
-            timeout: seconds to wait for each workflow.
-            max_failures: how many rows may fail before no more are begun; then `TooManyFailuresError`, last.
-            on_progress: called with a `MapProgress` whenever something changes; may be a coroutine function.
-
-        Raises:
-            GraphError, InvalidArgumentError: the graph or an option makes no sense; nothing was sent.
-            ConfigurationError: the journal cannot be used, or belongs to another graph or API address.
-            TooManyFailuresError, AuthenticationError, ClientClosedError: as said above.
-        """
-        options = BatchOptions(
-            key=key,
-            name=name,
-            tags=tuple(check_tags(tags)),
-            concurrency=concurrency,
-            ordered=ordered,
-            outputs=outputs or download_to is not None,
-            download_to=None if download_to is None else Path(download_to),
-            journal=None if journal is None else Path(journal),
-            timeout=timeout,
-            max_failures=max_failures,
-            on_progress=on_progress,
+    def _batch_tools(self) -> BatchTools:
+        return BatchTools(
+            run=self._tools,
+            submitter=self._submitter,
+            cancel=self._cancel_for_good,
+            origin=self.base_url,
+            attempts=self._pipeline.attempts,
+            leaving=self._core.leaving,
         )
-        return self._map(graph, rows, options)
-
-    async def _map(self, graph: GraphSource, rows: Rows, options: BatchOptions) -> AsyncGenerator[MapResult, None]:
-        known = await asyncio.to_thread(Graph.coerce, graph)
-        raise_errors(known.check())
-        batch = Batch(self._tools, self._submitter, known, str(self._core.sessions.base_url), options)
-        async with aclosing(batch.results(rows)) as results:
-            async for result in results:
-                yield result
 
     def plan(self, n: int, *, outputs: bool = True) -> BatchPlan:
         """Reckon the requests and seconds that `n` workflows will need under the limiter as it is now. No request.

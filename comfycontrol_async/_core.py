@@ -8,6 +8,7 @@ from comfycontrol_async._http._config import WatchPolicy
 from comfycontrol_async._http._pipeline import Pipeline
 from comfycontrol_async._http._sessions import Sessions
 from comfycontrol_async._http._storage import Storage
+from comfycontrol_async.batch._leaving import Leaving
 from comfycontrol_async.limits import Limiter, Priority
 from comfycontrol_async.limits._shared import shared_limiter
 from comfycontrol_async.resources import WorkflowsResource
@@ -38,6 +39,7 @@ class Core:
     watcher: Watcher
     keys: KeyIndex
     background: Background
+    leaving: Leaving = attrs.field(factory=Leaving)
 
     @classmethod
     def make(cls, pipeline: Pipeline, storage: Storage, policy: WatchPolicy) -> "Core":
@@ -58,6 +60,7 @@ class Core:
 
     async def close(self) -> None:
         """End what runs beside the calls, then close the sessions."""
+        await self.leaving.settle()
         await self.watcher.close()
         await self.keys.close()
         await self.background.close()

@@ -52,6 +52,7 @@ LIBRARIES = {
     "cattrs": "_http._convert",
     "orjson": "_http._decode",
     "redis": "limits.redis",
+    "pyarrow": "batch._tables",
     "typer": "cli",
     "rich": "cli",
     "uvloop": "cli",

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 import attrs
 
 from comfycontrol_async._clock import SYSTEM_CLOCK, Clock
+from comfycontrol_async._http._attempts import Attempts
 from comfycontrol_async._http._config import Timeouts
 from comfycontrol_async._http._decode import parse_json
 from comfycontrol_async._http._faults import Failure
@@ -39,6 +40,7 @@ class Pipeline:
     priority: Priority = Priority.NORMAL
     max_wait: float | None = None
     clock: Clock = SYSTEM_CLOCK
+    attempts: Attempts = attrs.field(factory=Attempts)
 
     async def send(self, request: Request[T]) -> T:
         """Send `request` and return its value.
@@ -73,6 +75,7 @@ class Pipeline:
         started = self.clock.monotonic()
         attempts = 0
         while True:
+            self.attempts.leave(request)
             answer = await attempt(request, permit, self.timeouts)
             if not isinstance(answer, Failure):
                 return answer

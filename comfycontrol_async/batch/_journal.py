@@ -1,197 +1,173 @@
-"""Journal: what became of each row of a batch, in a SQLite file that survives `kill -9` at any moment.
+"""Journal: what became of each row of a batch, in a file that survives `kill -9` at any moment.
 
-Every step is durable before it is acted on: planned -> submitting -> submitted -> finished -> downloaded, or failed
-when a row could not be submitted. The file is written in WAL mode with synchronous FULL, by a thread of its own, and is
-locked as long as it is open.
+Every step is durable before it is acted on: planned -> submitting -> submitted -> finished -> downloaded, or failed.
+`Journal` reads one, for scripts; `BatchJournal` is written by a batch, in a thread of its own.
 """
 
 import asyncio
-import json
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Self, TypeVar
+from types import TracebackType
+from typing import Self, TypeVar
 
-import attrs
-
-from comfycontrol_async.errors import ConfigurationError
-
-if TYPE_CHECKING:
-    import sqlite3  # a batch without a journal, and `import comfycontrol_async`, do without it
+from comfycontrol_async.batch._journal_entry import JournalEntry, JournalState
+from comfycontrol_async.batch._journal_file import JournalFile, open_journal, read_journal
+from comfycontrol_async.errors import ConfigurationError, InvalidArgumentError
 
 T = TypeVar("T")
 
-_FORMAT = "comfycontrol_async batch 1"
-_COLUMNS = "key, position, digest, state, name, sent_at, id, created_at, status, error, paths"
-
-
-class State(StrEnum):
-    """How far a row has come."""
-
-    PLANNED = "planned"
-    SUBMITTING = "submitting"  # a request may have been sent: look for its name before sending again
-    SUBMITTED = "submitted"
-    FINISHED = "finished"
-    DOWNLOADED = "downloaded"
-    FAILED = "failed"  # it could not be submitted: tried again
-
-
-@attrs.frozen(kw_only=True)
-class Entry:
-    """A row of the journal. Times are ISO 8601 text by the server's clock; `error` says how the workflow ended."""
-
-    key: str
-    position: int
-    digest: str
-    state: State = State.PLANNED
-    name: str = ""
-    sent_at: str = ""
-    id: str = ""
-    created_at: str = ""
-    status: str = ""
-    error: str = ""
-    paths: tuple[str, ...] = ()
+# Seconds for which a journal that is being closed is waited for; cancelling a thousand workflows takes 280 s.
+_LONGEST_CLOSE = 600.0
+# Journals of this process that are being closed: who opens the same file waits for that.
+_closing: dict[str, Future[None]] = {}
 
 
 class Journal:
-    """An open journal; `await Journal.open(...)` makes one, `await journal.close()` lets it go."""
+    """The journal of a batch, to be read; blocking, for scripts.
+
+    with Journal.open("batch.sqlite") as journal:
+        print(journal.summary())
+        failed = [row.key for row in journal.rows("failed")]
+
+    It is locked as long as it is open: a batch that uses it cannot be read, and cannot begin meanwhile.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        if not isinstance(path, (str, os.PathLike)):
+            raise InvalidArgumentError(f"a journal is given by its path, not by {type(path).__name__}")
+        self._file = read_journal(Path(path))
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> Self:
+        """Open a journal.
+
+        Raises:
+            ConfigurationError: there is none, a batch is using it, it is something else, or it is damaged.
+        """
+        return cls(path)
+
+    def summary(self) -> dict[str, int]:
+        """Return how many rows are in each state; see `rows` for what each means."""
+        return self._file.summary()
+
+    def rows(self, state: str | None = None) -> Iterator[JournalEntry]:
+        """Return the rows of one state, or all, in order of the batch's rows.
+
+        Args:
+            state: "planned" (not sent yet), "submitting" (a request may have been sent), "submitted" (runs),
+                "cancelling" (was left with on_cancel="cancel"), "finished", "downloaded", or "failed" (`id` is ""
+                when it could not be submitted).
+
+        Raises:
+            InvalidArgumentError: there is no such state.
+        """
+        if state is not None and state not in JournalState._value2member_map_:
+            raise InvalidArgumentError(f"a row is {', '.join(JournalState)}, not {state!r:.60}")
+        return self._file.entries(None if state is None else JournalState(state))
+
+    def close(self) -> None:
+        """Close the file; any number of times."""
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class BatchJournal:
+    """A journal that a batch writes; `await BatchJournal.open(...)` makes one, `await journal.close()` lets it go."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._thread = ThreadPoolExecutor(1, "comfycontrol journal")
-        self._database: sqlite3.Connection | None = None
-        self._closed = False
+        self._file: JournalFile | None = None
+        self._closed: Future[None] | None = None
 
     @classmethod
-    async def open(cls, path: str | Path, *, graph: str, origin: str) -> Self:
+    async def open(
+        cls, path: str | Path, *, graph: str, origin: str, leftover: Callable[[], str | None] = lambda: None
+    ) -> Self:
         """Open or make the journal of a batch of `graph` (a digest) at `origin`.
 
+        One that this process is closing, as after a `break`, is waited for.
+
         Raises:
-            ConfigurationError: it is in use, is no journal, cannot be written, or belongs to another graph or origin.
+            ConfigurationError: it is in use, is no journal, is damaged, cannot be written, or belongs to another graph
+                or origin.
         """
         journal = cls(Path(path))
+        if (closing := _closing.get(_name_of(journal.path))) is not None:
+            await asyncio.wait([asyncio.wrap_future(closing)], timeout=_LONGEST_CLOSE)
+        wanted = {"graph": graph, "origin": origin}
+
+        def work() -> None:
+            journal._file = open_journal(journal.path, wanted, leftover)
+
         try:
-            await journal._run(lambda: journal._open(graph, origin))
+            await journal._run(work)
         except BaseException:
             await journal.close()
             raise
         return journal
 
-    async def get(self, key: str) -> Entry | None:
+    async def get(self, key: str) -> JournalEntry | None:
         """Return the entry of a row, None when there is none."""
-        return await self._run(lambda: self._get(key))
+        return await self._run(lambda: self._opened.get(key))
 
-    async def entries(self, state: State) -> list[Entry]:
+    async def entries(self, state: JournalState) -> list[JournalEntry]:
         """Return all entries in one state, in order of their rows."""
-        return await self._run(lambda: self._entries(state))
+        return await self._run(lambda: list(self._opened.entries(state)))
 
-    async def put(self, entry: Entry) -> None:
+    async def put(self, entry: JournalEntry) -> None:
         """Write an entry; when this returns it is durable."""
-        await self._run(lambda: self._put(entry))
+        await self._run(lambda: self._opened.put(entry))
+
+    def closes(self) -> None:
+        """Announce that it will be closed soon, to whoever opens the same file."""
+        if self._closed is None:
+            self._closed = _closing[_name_of(self.path)] = Future()
 
     async def close(self) -> None:
         """Close the file; any number of times."""
-        database, self._database, self._closed = self._database, None, True
-        if database is not None:
-            await asyncio.get_running_loop().run_in_executor(self._thread, database.close)
-        self._thread.shutdown(wait=False)
+        file, self._file = self._file, None
+        try:
+            if file is not None:
+                await self._finish(file.close)
+        finally:
+            self._thread.shutdown(wait=False)
+            if self._closed is not None and not self._closed.done():
+                _closing.pop(_name_of(self.path), None)
+                self._closed.set_result(None)
+
+    @property
+    def _opened(self) -> JournalFile:
+        if self._file is None:
+            raise ConfigurationError(f"the journal {str(self.path)!r} is closed")
+        return self._file
 
     async def _run(self, work: Callable[[], T]) -> T:
-        """Run database work in the journal's thread; it is finished even when the caller is cancelled."""
-        import sqlite3
+        """Run work in the journal's thread; it is finished even when the caller is cancelled."""
+        return await self._finish(work)
 
-        if self._closed:
-            raise ConfigurationError(f"the journal {str(self.path)!r} is closed")
-        future = asyncio.get_running_loop().run_in_executor(self._thread, work)
+    async def _finish(self, work: Callable[[], T]) -> T:
+        try:
+            future = asyncio.get_running_loop().run_in_executor(self._thread, work)
+        except RuntimeError as error:  # the thread is gone
+            raise ConfigurationError(f"the journal {str(self.path)!r} is closed") from error
         try:
             return await asyncio.shield(future)
         except asyncio.CancelledError:
             with suppress(Exception):
                 await future
             raise
-        except sqlite3.Error as error:
-            raise ConfigurationError(f"the journal {str(self.path)!r} cannot be used: {error}") from error
-
-    # In the thread
-
-    @property
-    def _db(self) -> "sqlite3.Connection":
-        assert self._database is not None  # work is done between `_open` and `close`
-        return self._database
-
-    def _open(self, graph: str, origin: str) -> None:
-        import sqlite3
-
-        wanted = {"format": _FORMAT, "graph": graph, "origin": origin}
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            database = sqlite3.connect(self.path, timeout=0, isolation_level=None, check_same_thread=False)
-        except (OSError, sqlite3.Error) as error:
-            raise ConfigurationError(f"the journal {str(self.path)!r} cannot be opened: {error}") from error
-        self._database = database
-        try:
-            self._check(wanted)  # before anything in it is changed: it may be somebody else's
-            database.execute("PRAGMA locking_mode = EXCLUSIVE")
-            database.execute("PRAGMA journal_mode = WAL")
-            database.execute("PRAGMA synchronous = FULL")
-            database.execute("BEGIN EXCLUSIVE")
-            if not self._check(wanted):
-                self._lay_out(wanted)
-            database.execute("COMMIT")
-        except sqlite3.OperationalError as error:
-            if "locked" in str(error):
-                raise ConfigurationError(
-                    f"the journal {str(self.path)!r} is in use: let the other batch end, or use another file"
-                ) from error
-            raise ConfigurationError(f"the journal {str(self.path)!r} cannot be used: {error}") from error
-        except sqlite3.DatabaseError as error:
-            raise ConfigurationError(f"{str(self.path)!r} is no journal of a batch: {error}") from error
-
-    def _check(self, wanted: dict[str, str]) -> bool:
-        """See that it is a journal of this batch, or an empty file: then return False."""
-        tables = {name for (name,) in self._db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-        if not tables:
-            return False
-        rows = self._db.execute("SELECT * FROM meta") if {"meta", "entries"} <= tables else ()
-        found = dict(row for row in rows if len(row) == 2)
-        if found.get("format") != _FORMAT:
-            raise ConfigurationError(f"{str(self.path)!r} is no journal of a batch that this version can read")
-        for what, text in (("origin", "another API address ({})"), ("graph", "another graph")):
-            if found.get(what) != wanted[what]:
-                raise ConfigurationError(
-                    f"the journal {str(self.path)!r} belongs to {text.format(found.get(what))}: use another file"
-                )
-        return True
-
-    def _lay_out(self, wanted: dict[str, str]) -> None:
-        self._db.execute("CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID")
-        self._db.execute(
-            "CREATE TABLE entries (key TEXT PRIMARY KEY, position INTEGER NOT NULL, digest TEXT NOT NULL,"
-            " state TEXT NOT NULL, name TEXT NOT NULL, sent_at TEXT NOT NULL, id TEXT NOT NULL,"
-            " created_at TEXT NOT NULL, status TEXT NOT NULL, error TEXT NOT NULL, paths TEXT NOT NULL)"
-            " WITHOUT ROWID"
-        )
-        self._db.execute("CREATE INDEX entries_by_state ON entries (state, position)")
-        self._db.executemany("INSERT INTO meta VALUES (?, ?)", list(wanted.items()))
-
-    def _get(self, key: str) -> Entry | None:
-        row = self._db.execute(f"SELECT {_COLUMNS} FROM entries WHERE key = ?", (key,)).fetchone()
-        return None if row is None else _entry(row)
-
-    def _entries(self, state: State) -> list[Entry]:
-        rows = self._db.execute(f"SELECT {_COLUMNS} FROM entries WHERE state = ? ORDER BY position", (state.value,))
-        return [_entry(row) for row in rows]
-
-    def _put(self, entry: Entry) -> None:
-        values = (*attrs.astuple(entry)[:-1], json.dumps(entry.paths))
-        self._db.execute(f"INSERT OR REPLACE INTO entries ({_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?,?,?)", values)
 
 
-def _entry(row: tuple[object, ...]) -> Entry:
-    names = [field.name for field in attrs.fields(Entry)]
-    values = dict(zip(names, row, strict=True))
-    values["state"] = State(str(values["state"]))
-    values["paths"] = tuple(json.loads(str(values["paths"])))
-    return Entry(**values)  # type: ignore[arg-type] # the columns are those of the class, in its order
+def _name_of(path: Path) -> str:
+    return os.path.realpath(path)

@@ -10,20 +10,21 @@ from pathlib import Path
 import pytest
 
 from comfycontrol_async import ConfigurationError
-from comfycontrol_async.batch._journal import Entry, Journal, State
+from comfycontrol_async.batch._journal import BatchJournal
+from comfycontrol_async.batch._journal_entry import JournalEntry, JournalState
 
 GRAPH = "digest of a graph"
 ORIGIN = "https://api.test"
 
 
-async def opened(path: Path, graph: str = GRAPH, origin: str = ORIGIN) -> Journal:
+async def opened(path: Path, graph: str = GRAPH, origin: str = ORIGIN) -> BatchJournal:
     """Open a journal."""
-    return await Journal.open(path, graph=graph, origin=origin)
+    return await BatchJournal.open(path, graph=graph, origin=origin)
 
 
-def entry(key: str = "cat", **options: object) -> Entry:
+def entry(key: str = "cat", **options: object) -> JournalEntry:
     """Make an entry."""
-    return Entry(key=key, position=3, digest="d", **options)  # type: ignore[arg-type] # the tests say what they set
+    return JournalEntry(key=key, position=3, digest="d", **options)  # type: ignore[arg-type] # the tests say what they set
 
 
 async def test_entries(tmp_path: Path) -> None:
@@ -31,7 +32,7 @@ async def test_entries(tmp_path: Path) -> None:
     journal = await opened(tmp_path / "new" / "batch.db")
     full = entry(
         "käse 'n' \"quotes\"",
-        state=State.DOWNLOADED,
+        state=JournalState.DOWNLOADED,
         name="n",
         sent_at="2024-01-15T10:30:00+00:00",
         id="i",
@@ -41,16 +42,16 @@ async def test_entries(tmp_path: Path) -> None:
         paths=("a/1.png", "a/ü.png"),
     )
     await journal.put(full)
-    await journal.put(entry("b", state=State.SUBMITTING))
-    await journal.put(Entry(key="a", position=9, digest="d", state=State.SUBMITTING))
-    await journal.put(entry("b", state=State.SUBMITTING, name="changed"))
+    await journal.put(entry("b", state=JournalState.SUBMITTING))
+    await journal.put(JournalEntry(key="a", position=9, digest="d", state=JournalState.SUBMITTING))
+    await journal.put(entry("b", state=JournalState.SUBMITTING, name="changed"))
     await journal.close()
     await journal.close()
     again = await opened(tmp_path / "new" / "batch.db")
     assert await again.get(full.key) == full
     assert await again.get("nobody") is None
-    assert [(it.key, it.name) for it in await again.entries(State.SUBMITTING)] == [("b", "changed"), ("a", "")]
-    assert await again.entries(State.FAILED) == []
+    assert [(it.key, it.name) for it in await again.entries(JournalState.SUBMITTING)] == [("b", "changed"), ("a", "")]
+    assert await again.entries(JournalState.FAILED) == []
     await again.close()
 
 
@@ -58,8 +59,8 @@ async def test_durable(tmp_path: Path) -> None:
     """The file is in WAL mode, every change is synced, and what was put outlives a process that was killed."""
     path = tmp_path / "batch.db"
     journal = await opened(path)
-    database = journal._database
-    assert database is not None
+    assert journal._file is not None
+    database = journal._file._database
     assert database.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     assert database.execute("PRAGMA synchronous").fetchone() == (2,)
     await journal.put(entry())
@@ -112,8 +113,8 @@ class TestRefused:
             await opened(path)
         script = (
             "import asyncio, sys\n"
-            "from comfycontrol_async.batch._journal import Journal\n"
-            "asyncio.run(Journal.open(sys.argv[1], graph=sys.argv[2], origin=sys.argv[3]))\n"
+            "from comfycontrol_async.batch._journal import BatchJournal\n"
+            "asyncio.run(BatchJournal.open(sys.argv[1], graph=sys.argv[2], origin=sys.argv[3]))\n"
         )
         command = [sys.executable, "-c", script, str(path), GRAPH, ORIGIN]
         other = await asyncio.to_thread(lambda: subprocess.run(command, capture_output=True, text=True, check=False))
@@ -167,14 +168,15 @@ class TestRefused:
             await opened(path)
         assert path.read_bytes() == before
 
-    async def test_later_format(self, tmp_path: Path) -> None:
-        """A journal of a later version is refused."""
+    @pytest.mark.parametrize(("number", "text"), [(1, "begun by version 0.1.0"), (3, "that this version can read")])
+    async def test_other_format(self, tmp_path: Path, number: int, text: str) -> None:
+        """A journal of an earlier or later version is refused."""
         path = tmp_path / "batch.db"
         await (await opened(path)).close()
         with sqlite3.connect(path) as database:
-            database.execute("UPDATE meta SET value = 'comfycontrol_async batch 2' WHERE key = 'format'")
+            database.execute("UPDATE meta SET value = ? WHERE key = 'format'", (f"comfycontrol_async batch {number}",))
         database.close()
-        with pytest.raises(ConfigurationError, match="that this version can read"):
+        with pytest.raises(ConfigurationError, match=text):
             await opened(path)
 
     async def test_paths(self, tmp_path: Path) -> None:
@@ -204,9 +206,10 @@ class TestRefused:
     async def test_disk_full(self, tmp_path: Path) -> None:
         """A put that cannot be written is a ConfigurationError that names the file."""
         journal = await opened(tmp_path / "batch.db")
-        assert journal._database is not None
-        pages = journal._database.execute("PRAGMA page_count").fetchone()[0]
-        journal._database.execute(f"PRAGMA max_page_count = {pages}")
+        assert journal._file is not None
+        database = journal._file._database
+        pages = database.execute("PRAGMA page_count").fetchone()[0]
+        database.execute(f"PRAGMA max_page_count = {pages}")
         with pytest.raises(ConfigurationError, match=r"batch\.db.*full"):
             await journal.put(entry("x" * 100_000))
         await journal.close()

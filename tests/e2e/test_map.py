@@ -142,9 +142,13 @@ class TestResults:
             await asyncio.sleep(0)
             told.append(progress)
 
-        rows = [*colors(9), {"wrong": 1}]
+        rows = [*colors(9), {"color": object()}]
         await results_of(comfy, rows, on_progress=note)
-        assert told[-1] == MapProgress(read=10, submitted=9, done=10, failed=1)
+        last = told[-1]
+        assert (last.read, last.submitted, last.running, last.done, last.failed) == (10, 9, 0, 10, 1)
+        assert 18 <= last.requests <= 40
+        assert last.rate > 0
+        assert last.eta == 0
         assert [progress.done for progress in told] == sorted(progress.done for progress in told)
 
     async def test_two_batches(self, server: LocalServer, comfy: ComfyControl) -> None:
@@ -167,7 +171,7 @@ class TestBadRows:
 
     async def test_some(self, server: LocalServer, comfy: ComfyControl) -> None:
         """A row without a parameter, without a key, of a wrong type or of a key that was there fails; the rest runs."""
-        wrong: list[Any] = [{"id": 1, "other": 2}, {"color": 3}, "text", None, {"id": 0}, {5: 6, "id": 7}, {"id": []}]
+        wrong: list[Any] = [{"id": None}, {"color": 3}, "text", None, {"id": 0}, {"id": {}}, {"id": []}]
         graph = {**GRAPH, "1": {"class_type": "EmptyImage", "inputs": {"color": "$text(id)"}}}
         rows = [{"id": 0}, *wrong, {"id": "last"}]
         results = {result.index: result async for result in comfy.map(graph, rows, key="id")}
@@ -175,7 +179,7 @@ class TestBadRows:
         kinds = [type(results[index].error) for index in range(9)]
         assert kinds == [
             type(None),
-            GraphError,
+            InvalidArgumentError,
             InvalidArgumentError,
             InvalidArgumentError,
             InvalidArgumentError,
@@ -190,7 +194,7 @@ class TestBadRows:
 
     async def test_all(self, server: LocalServer, comfy: ComfyControl) -> None:
         """When all rows are bad no request is spent."""
-        results = await results_of(comfy, [{"colour": 1}] * 20)
+        results = await results_of(comfy, [{"color": object()}] * 20)
         assert {type(result.error) for result in results} == {GraphError}
         assert len(server.requests) == 0
 
@@ -200,7 +204,7 @@ class TestBadRows:
             await anext(comfy.map({"1": {"class_type": "KSampler", "inputs": {"x": ["9", 0]}}}, colors(3)))
         assert len(server.requests) == 0
 
-    @pytest.mark.parametrize("rows", [{"color": 1}, "rows", None])
+    @pytest.mark.parametrize("rows", [{"color": 1}, "rows", None, b"x", 7])
     async def test_no_rows_at_all(self, server: LocalServer, comfy: ComfyControl, rows: Any) -> None:
         """What cannot be rows is refused."""
         with pytest.raises(InvalidArgumentError, match="rows must be"):
@@ -254,9 +258,9 @@ class TestFailures:
     async def test_no_failures_allowed(self, server: LocalServer, comfy: ComfyControl, ordered: bool) -> None:
         """`max_failures=0` allows none, and as many failures as are allowed end nothing."""
         with pytest.raises(TooManyFailuresError):
-            await results_of(comfy, [{"wrong": 1}, *colors(500)], max_failures=0, ordered=ordered, concurrency=2)
+            await results_of(comfy, [{"color": object()}, *colors(500)], max_failures=0, ordered=ordered, concurrency=2)
         assert len(server.workflows) < 20
-        assert len(await results_of(comfy, [{"wrong": 1}, *colors(5)], max_failures=1, ordered=ordered)) == 6
+        assert len(await results_of(comfy, [{"color": object()}, *colors(5)], max_failures=1, ordered=ordered)) == 6
 
     async def test_timeout(self) -> None:
         """A workflow that is not finished in time gives WaitTimeoutError, and goes on at the server."""
@@ -299,7 +303,7 @@ class TestEnding:
         async with connected(duration=100.0) as (server, comfy):
             first = own_tasks()
             for number in (1, 3, 30):
-                async for result in comfy.map(GRAPH, [{"wrong": 1}, *colors(100)], concurrency=number):
+                async for result in comfy.map(GRAPH, [{"color": object()}, *colors(100)], concurrency=number):
                     assert result.index == 0
                     break
                 await eventually(lambda: not any("Batch" in repr(task) for task in own_tasks()))

@@ -128,11 +128,11 @@ class TestDisks:
         assert names_in(tmp_path) == ["0-001.png", "2-001.png"]
 
     @pytest.mark.skipif(sys.platform != "linux", reason="needs a file system that takes no files")
-    async def test_read_only(self, comfy: ComfyControl) -> None:
-        """A directory that takes no files fails each row with its path, and nothing else."""
-        results = await run(comfy, Path("/proc/comfycontrol"), colors(3))
-        assert [type(result.error) for result in results] == [DownloadError] * 3
-        assert "/proc/comfycontrol/0-001.png" in str(results[0].error)
+    async def test_read_only(self, server: LocalServer, comfy: ComfyControl) -> None:
+        """A directory that takes no files is refused before anything is sent."""
+        with pytest.raises(InvalidArgumentError, match="no file can be written in '/proc/comfycontrol'"):
+            await run(comfy, Path("/proc/comfycontrol"), colors(3))
+        assert len(server.requests) == 0
 
     async def test_file_exists(self, comfy: ComfyControl, tmp_path: Path) -> None:
         """A file that was there before is not overwritten by a row that is new."""

@@ -20,7 +20,8 @@ from comfycontrol_async import (
     WaitTimeoutError,
     WorkflowFailedError,
 )
-from comfycontrol_async.batch._journal import Entry, Journal, State
+from comfycontrol_async.batch._journal import Journal
+from comfycontrol_async.batch._journal_entry import JournalEntry
 from comfycontrol_async.testing import LocalServer
 from support.kill_batch import Killer, kill_and_resume
 from support.services import GRAPH, client_of, connected, eventually, names_in, sent, serving
@@ -42,7 +43,8 @@ def journal(tmp_path: Path) -> Path:
 async def run(comfy: ComfyControl, journal: Path, rows: Any = 10, **options: Any) -> list[MapResult]:
     """Run a batch to its end, and return its results by index."""
     given = colors(rows) if isinstance(rows, int) else rows
-    results = [result async for result in comfy.map(GRAPH, given, key="color", journal=journal, **options)]
+    chosen: dict[str, Any] = {"key": "color", "journal": journal} | options
+    results = [result async for result in comfy.map(GRAPH, given, **chosen)]
     return sorted(results, key=lambda result: result.index)
 
 
@@ -55,17 +57,10 @@ async def break_off(comfy: ComfyControl, journal: Path, rows: int, *, after: int
                 break
 
 
-async def entries(journal: Path, state: State) -> list[Entry]:
+def entries(journal: Path, state: str) -> list[JournalEntry]:
     """Return what a journal has in one state."""
-    import sqlite3
-
-    database = sqlite3.connect(journal)
-    meta = dict(database.execute("SELECT key, value FROM meta"))
-    database.close()
-    opened = await Journal.open(journal, graph=meta["graph"], origin=meta["origin"])
-    found = await opened.entries(state)
-    await opened.close()
-    return found
+    with Journal.open(journal) as opened:
+        return list(opened.rows(state))
 
 
 def made(server: LocalServer) -> list[str]:
@@ -115,10 +110,11 @@ class TestResume:
 
     async def test_changed_row(self, server: LocalServer, comfy: ComfyControl, journal: Path) -> None:
         """A row that is not the one of the journal under this key is refused instead of passed over."""
-        rows: list[dict[str, Any]] = [{"color": "1"}, {"color": "2"}]
-        await run(comfy, journal, rows)
-        rows[1]["color"] = 2
-        results = await run(comfy, journal, rows)
+        rows: list[dict[str, Any]] = [{"id": "a", "color": "1"}, {"id": "b", "color": "2"}]
+        await run(comfy, journal, rows, key="id")
+        rows[0]["color"] = 1  # the text that is sent is the same
+        rows[1]["color"] = 3
+        results = await run(comfy, journal, rows, key="id")
         assert results[0].error is None
         assert isinstance(results[1].error, InvalidArgumentError)
         assert made(server) == ["1", "2"]
@@ -169,7 +165,7 @@ class TestResume:
 class TestSubmitting:
     """Rows of which the journal says that they were being submitted."""
 
-    async def interrupt(self, server: LocalServer, journal: Path, *, effect: bool) -> list[Entry]:
+    async def interrupt(self, server: LocalServer, journal: Path, *, effect: bool) -> list[JournalEntry]:
         """Leave a batch in the middle of three submits, which took effect or did not; return what it had written."""
         async with client_of(server) as comfy:
             await comfy.user.get()
@@ -182,7 +178,7 @@ class TestSubmitting:
                 await eventually(lambda: len(sent(server, *CREATE)) == 3)
             working.cancel()
             await asyncio.wait([working])
-        return await entries(journal, State.SUBMITTING)
+        return entries(journal, "submitting")
 
     @pytest.mark.parametrize("effect", [True, False])
     async def test_found(self, server: LocalServer, comfy: ComfyControl, journal: Path, effect: bool) -> None:

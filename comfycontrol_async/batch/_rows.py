@@ -1,0 +1,151 @@
+"""Rows: whatever a batch is given, walked lazily, and one row of any kind as a dict of its columns."""
+
+import asyncio
+import dataclasses
+import os
+from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Iterator, Mapping
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from comfycontrol_async.batch._tables import TableRow, read_table, reader_of
+from comfycontrol_async.errors import InvalidArgumentError
+from comfycontrol_async.graph._issues import shown
+
+# A row is a mapping, or an object with named fields; a path names a table.
+Row = Any
+Rows = Iterable[Row] | AsyncIterable[Row] | str | os.PathLike[str]
+
+# Rows of a table that are read in one go.
+_AT_ONCE = 100
+# Data frames can be iterated, but not by row: how each gives its rows.
+_FRAMES = {
+    "iter_rows": "rows.iter_rows(named=True)",
+    "to_pylist": "rows.to_pylist()",
+    "itertuples": 'rows.to_dict("records")',
+}
+
+
+def table_of(rows: Rows) -> Path | None:
+    """Return the path of the table that is given as rows, None when rows are something else.
+
+    Raises:
+        InvalidArgumentError: they can be no rows.
+    """
+    if isinstance(rows, (str, os.PathLike)):
+        path = Path(rows)
+        reader_of(path)
+        return path
+    for method, advice in _FRAMES.items():
+        if hasattr(rows, method):
+            raise InvalidArgumentError(
+                f"rows must be one row after another, not a {type(rows).__name__}: pass {advice}"
+            )
+    single = isinstance(rows, (bytes, Mapping)) or hasattr(type(rows), "model_fields")
+    if single or not isinstance(rows, (Iterable, AsyncIterable)):
+        raise InvalidArgumentError(
+            "rows must be an iterable of mappings or objects, or the path of a table, "
+            f"not {type(rows).__name__}{': put it into a list' if single else ''}"
+        )
+    return None
+
+
+async def walk(rows: Rows) -> AsyncGenerator[Row, None]:
+    """Walk rows lazily; those of a table are read in a thread, and may be `FaultyRow`."""
+    if isinstance(rows, (str, os.PathLike)):
+        source: AsyncIterable[Row] = _walk_table(Path(rows))
+    elif isinstance(rows, AsyncIterable):
+        source = rows
+    else:
+        for row in rows:
+            yield row
+        return
+    async for row in source:
+        yield row
+
+
+async def _walk_table(path: Path) -> AsyncGenerator[TableRow, None]:
+    table = read_table(path)
+    reading: asyncio.Future[tuple[list[TableRow], Exception | None]] | None = None
+    try:
+        while True:
+            reading = asyncio.ensure_future(asyncio.to_thread(_read_some, table))
+            found, error = await asyncio.shield(reading)
+            for row in found:
+                yield row
+            if error is not None:
+                raise error
+            if not found:
+                return
+    finally:
+        if reading is not None and not reading.done():
+            await asyncio.wait([reading])  # a generator cannot be closed while a thread runs it
+        table.close()  # type: ignore[attr-defined] # it is a generator, which closes its file
+
+
+def _read_some(table: Iterator[TableRow]) -> tuple[list[TableRow], Exception | None]:
+    """Read some rows and the error that came after them, so that those before it are not lost."""
+    found: list[TableRow] = []
+    try:
+        found.extend(islice(table, _AT_ONCE))  # what was read stays in the list when reading fails
+    except Exception as error:
+        return found, error
+    return found, None
+
+
+def count_rows(path: Path) -> int | None:
+    """Count the rows of a table, None when it cannot be read to its end; blocking."""
+    try:
+        return sum(1 for _ in read_table(path))
+    except Exception:  # whoever reads the rows themselves says what is wrong
+        return None
+
+
+def columns_of(row: Row) -> dict[str, Any]:
+    """Return the columns of one row.
+
+    Raises:
+        InvalidArgumentError: it has no named columns, or they cannot be read.
+    """
+    try:
+        columns = _columns_of(row)
+    except (Exception, asyncio.CancelledError) as error:  # a caller's own type may do anything
+        raise InvalidArgumentError(f"a row of type {type(row).__name__} cannot be read: {shown(error)}") from error
+    if columns is None:
+        raise InvalidArgumentError(
+            f"a row must map column names to values or have named fields, but this is {shown(row)}"
+        )
+    # Values of an Arrow table stand in a box of their own.
+    return {name: value.as_py() if hasattr(value, "as_py") else value for name, value in columns.items()}
+
+
+def _columns_of(row: Row) -> dict[str, Any] | None:
+    kind = type(row)
+    if isinstance(row, Mapping):
+        return dict(row)
+    if attrs.has(kind):
+        return {field.name: getattr(row, field.name) for field in attrs.fields(kind)}
+    if dataclasses.is_dataclass(row) and not isinstance(row, type):
+        return {field.name: getattr(row, field.name) for field in dataclasses.fields(row)}
+    if hasattr(kind, "model_fields"):  # pydantic
+        return dict(row)
+    if hasattr(kind, "_asdict"):  # a named tuple
+        return dict(row._asdict())
+    names = getattr(getattr(row, "dtype", None), "names", None)  # a row of a structured numpy array
+    if names is None and hasattr(kind, "keys") and hasattr(kind, "__getitem__"):  # sqlite3.Row, a pandas Series, ...
+        names = row.keys()
+    return None if names is None else {name: row[name] for name in names}
+
+
+def left_out(value: object) -> bool:
+    """Tell whether a value says that there is none: None, NaN, NaT, or the NA of pandas."""
+    if value is None or isinstance(value, (str, bytes, int)):
+        return value is None
+    try:
+        return bool(value != value)  # NaN and NaT alone differ from themselves
+    except TypeError:
+        return type(value).__name__ == "NAType"
+    except Exception:  # an array, or a caller's own type
+        return False
