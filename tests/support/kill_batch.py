@@ -17,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from comfycontrol_async import ComfyControl, LocalLimiter, RetryPolicy, WatchPolicy
+from comfycontrol_async.runs import _submit
 from comfycontrol_async.testing import LocalServer, read_png_text
 
 GRAPH = {
@@ -31,6 +32,8 @@ LATEST = 0.8
 
 async def run_batch(url: str, token: str, directory: Path, rows: int) -> None:
     """Run the batch, or what is left of it: this is the child."""
+    # Lost submits are looked for in the server's time, which is what a listing may lag in.
+    _submit.LOOKS_AT = tuple(moment / SPEED for moment in _submit.LOOKS_AT)
     async with ComfyControl(
         token,
         base_url=url,
