@@ -19,6 +19,7 @@ from comfycontrol_async.batch._rows import Row, Rows, columns_of, count_rows, ta
 from comfycontrol_async.batch._tables import FaultyRow
 from comfycontrol_async.errors import InvalidArgumentError, TooManyFailuresError
 from comfycontrol_async.graph._graph import Graph
+from comfycontrol_async.runs._part_file import sweep
 
 _NO_ROW = object()
 
@@ -57,6 +58,8 @@ class Batch:
             self._ticking = asyncio.get_running_loop().create_task(self._tally.tick())
             await asyncio.to_thread(check_directory, self._options.download_to)
             journal = await self._open_journal()
+            if journal is not None and self._options.download_to is not None:
+                await asyncio.to_thread(sweep, self._options.download_to)
             work = RowWork(self._tools, self._graph, self._options, self._columns, journal, self._tally)
             self._tools.attempts.listeners.append(work.on_attempt)
             await self._find_lost(work)

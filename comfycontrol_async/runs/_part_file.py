@@ -4,11 +4,14 @@ No two transfers share such a name, in this process or in another, so their byte
 follows no link, so that whoever can write to the directory cannot lead the bytes elsewhere. It takes its final name in
 one step, after its bytes are on the disk: after a crash the target is whole or absent. Without `overwrite` that step
 is a hard link, which fails when the name is taken, whatever was there when the transfer began.
+
+A process that is killed leaves such a file behind. It is locked as long as it is written, so `sweep` can tell.
 """
 
 import asyncio
 import errno
 import os
+import re
 import secrets
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -18,9 +21,13 @@ from typing import BinaryIO, TypeVar
 
 from comfycontrol_async.errors import DownloadError
 
+if sys.platform != "win32":
+    import fcntl
+
 T = TypeVar("T")
 
 _NEW_FILE = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+_PART_NAME = re.compile(r"\.[0-9a-f]{16}\.part")
 # What a file system without hard links says to one.
 _NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EACCES})
 
@@ -43,6 +50,8 @@ class PartFile:
         except FileExistsError:
             raise NotADirectoryError(errno.ENOTDIR, "its directory is a file") from None
         self._file = os.fdopen(os.open(self._path, _NEW_FILE, 0o666), "wb", buffering=0)
+        with suppress(OSError):  # a file system without locks: `sweep` does nothing there either
+            _lock(self._file.fileno())
 
     def write(self, pieces: list[bytes]) -> None:
         """Append the pieces."""
@@ -62,7 +71,8 @@ class PartFile:
             DownloadError: something has that name, and `overwrite` is false.
         """
         os.fsync(self._opened.fileno())
-        self._opened.close()
+        if sys.platform == "win32":
+            self._opened.close()  # what is open cannot be renamed there; elsewhere the lock goes last
         if overwrite:
             os.replace(self._path, self.target)
         else:
@@ -70,6 +80,7 @@ class PartFile:
                 _rename_to_new(self._path, self.target)
             except FileExistsError as error:
                 raise exists_error(str(self.target)) from error
+        self._opened.close()
         _sync_directory(self.target.parent)
 
     def discard(self) -> None:
@@ -85,6 +96,25 @@ class PartFile:
     def _opened(self) -> BinaryIO:
         assert self._file is not None  # `open` comes first
         return self._file
+
+
+def sweep(directory: Path) -> None:
+    """Remove what killed processes left behind in a directory and below it; what is being written stays. Blocking."""
+    for folder, _, names in os.walk(directory):
+        for path in (Path(folder, name) for name in names if _PART_NAME.fullmatch(name)):
+            with suppress(OSError):  # it is being written, is another user's, or has just become whole
+                descriptor = os.open(path, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0))
+                try:
+                    _lock(descriptor)
+                    path.unlink()
+                finally:
+                    os.close(descriptor)
+
+
+def _lock(descriptor: int) -> None:
+    if sys.platform == "win32":
+        raise OSError(errno.ENOTSUP, "files are not locked here")
+    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _rename_to_new(part: Path, target: Path) -> None:

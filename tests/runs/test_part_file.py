@@ -13,7 +13,7 @@ import pytest
 
 from comfycontrol_async import DownloadError
 from comfycontrol_async.runs import _part_file
-from comfycontrol_async.runs._part_file import PartFile, in_thread, written_aside
+from comfycontrol_async.runs._part_file import PartFile, in_thread, sweep, written_aside
 from support.services import names_in
 
 
@@ -234,3 +234,24 @@ class TestCancelled:
         await asyncio.wait([task])
         assert names_in(tmp_path) in ([], ["a"])
         assert names_in(tmp_path) == [] or (tmp_path / "a").read_bytes() == content
+
+
+def test_sweep(tmp_path: Path) -> None:
+    """What a killed process left behind is removed, also in folders below; what is written now or not ours stays."""
+    (tmp_path / "a").mkdir()
+    for name in (".0123456789abcdef.part", "a/.0123456789abcdee.part", ".hidden.part", "0123456789abcdef.part"):
+        (tmp_path / name).write_bytes(b"left")
+    (tmp_path / ".00112233445566ff.part").symlink_to(tmp_path / ".hidden.part")
+    part = PartFile(tmp_path / "whole.png")
+    part.open()
+    part.write([b"whole"])
+    sweep(tmp_path)
+    part.finish(overwrite=False)
+    assert sorted(path.name for path in tmp_path.rglob("*")) == [
+        ".00112233445566ff.part",
+        ".hidden.part",
+        "0123456789abcdef.part",
+        "a",
+        "whole.png",
+    ]
+    assert (tmp_path / "whole.png").read_bytes() == b"whole"
