@@ -10,10 +10,12 @@ import pytest
 from comfycontrol_async import RetryPolicy
 from comfycontrol_async._http._multipart import Form
 from comfycontrol_async.errors import (
+    APIError,
     AuthenticationError,
     BadRequestError,
     ComfyControlError,
     ConnectionFailedError,
+    NotFoundError,
     RateLimitWaitError,
     ResponseFormatError,
     ResponseLostError,
@@ -390,3 +392,175 @@ class TestNames:
         draft = await prepare_submit(GRAPH, "cat", {"color": 1}, ("gpu",))
         assert draft.name == dict(draft.form.fields)["name"] == "cat"
         assert not draft.unique
+
+
+def form_of(name: str, *, tags: str = "", **params: str) -> Form:
+    """Make a form as a submit does, with texts alone."""
+    fields = [("name", name), *((f"${key}", value) for key, value in params.items())]
+    return Form([*fields, ("tags", tags)] if tags else fields)
+
+
+class TestStrangers:
+    """Workflows of the same name that others made at the same moment."""
+
+    async def _submit(self, world: World, *, tags: str = "", color: str = "red") -> str:
+        """Lose a submit before it took effect, while another client makes one of that name."""
+        world.lose(effect=False)
+        work = world.submitter.submit(form_of("daily", tags="gpu", color="red"), "daily")
+        submitting = asyncio.ensure_future(work)
+        await world.clock.advance(0.5)
+        stranger = world.service.records[world.service.add(name="daily")]
+        stranger.tags, stranger.params = tags.split(","), [["$text(color)", color]]
+        summary = await world.finish(asyncio.wait_for(submitting, None))
+        return "adopted" if summary.id == stranger.id else "made"
+
+    @pytest.mark.parametrize(
+        ("tags", "color", "outcome", "asked"),
+        [
+            pytest.param("gpu", "red", "adopted", 1, id="alike"),
+            pytest.param("cpu", "red", "made", 0, id="other-tags"),
+            pytest.param("gpu", "blue", "made", 1, id="other-parameter"),
+            pytest.param("gpu,cpu", "red", "made", 0, id="more-tags"),
+        ],
+    )
+    async def test_told_apart(self, tags: str, color: str, outcome: str, asked: int) -> None:
+        """A stranger's is told by its tags, for nothing, or its parameters, for one GET; else it may be ours."""
+        world = World()
+        assert await self._submit(world, tags=tags, color=color) == outcome
+        assert world.service.count("GET /v1/workflow/") == asked
+
+    @pytest.mark.parametrize("stored", ["20", "20.0", "2e1"])
+    async def test_numbers(self, stored: str) -> None:
+        """The service may write the number in a text in another way."""
+        world = World()
+        world.lose()
+        work = world.submitter.submit(form_of("daily", steps="20"), "daily")
+        submitting = asyncio.ensure_future(work)
+        await world.clock.advance(0.5)
+        next(iter(world.service.records.values())).params = [["$text(steps, 5)", stored]]
+        await world.finish(asyncio.wait_for(submitting, None))
+        assert len(world.names) == 1
+
+    async def test_deleted_meanwhile(self) -> None:
+        """A candidate that is gone when it is looked at is none."""
+        world = World()
+        world.lose()
+        submitting = asyncio.ensure_future(world.submitter.submit(form_of("daily", color="red"), "daily"))
+        await world.clock.advance(0.5)
+        (lost,) = world.service.records
+        world.service.add(name="other")
+
+        def fault(line: str) -> None:
+            if lost in line:
+                raise NotFoundError(404, "gone")
+
+        world.service.fault = fault
+        assert (await world.finish(asyncio.wait_for(submitting, None))).id != lost
+
+    async def test_rerun(self) -> None:
+        """A rerun that this client makes meanwhile, whose name is the same, is not taken for the lost submit."""
+        world = World()
+        first = await world.finish(world.submit("nightly"))
+        world.lose(effect=False)
+        lost = asyncio.ensure_future(world.submit("nightly"))
+        await world.clock.advance(0.5)
+        world.service.latency = 3.0  # the listing shows it before the rerun has its answer
+        again = asyncio.ensure_future(world.submitter.workflows.rerun(first.id))
+        await world.clock.advance(3.1)
+        world.service.latency = 0.1
+        ids = {first.id, (await world.finish(asyncio.wait_for(lost, None))).id, (await again).id}
+        assert len(ids) == len(world.names) == 3
+
+
+class TestUnique:
+    """A name that no other submit uses."""
+
+    @pytest.mark.parametrize("ahead", [timedelta(hours=5), timedelta(hours=-5)], ids=["ahead", "behind"])
+    async def test_whatever_the_clocks_say(self, ahead: timedelta) -> None:
+        """It is recognised on the first page although the times in the listing fit nothing."""
+        world = World()
+        world.service.skew = ahead
+        world.lose()
+        await world.finish(world.submit("row-1f", unique=True))
+        assert world.names == ["row-1f"]
+
+    async def test_late_double(self, caplog: pytest.LogCaptureFixture) -> None:
+        """When the listing shows the first one only after the second sending, the double is cancelled and logged."""
+        world = World()
+        world.service.hidden, world.service.queued, world.service.duration = 40.0, 300.0, 1000.0
+        world.lose()
+        kept = await world.finish(world.submit("row-1f", unique=True))
+        assert world.names == ["row-1f"] * 2
+        await world.clock.advance(60.0)
+        status = {id: world.service.status(record) for id, record in world.service.records.items()}
+        assert status.pop(kept.id) == "queued"
+        assert set(status.values()) == {"cancelled"}
+        assert "was created twice" in caplog.text
+        await world.background.close()
+        assert world.clock.timers == 0
+
+    async def test_late_double_that_runs(self, caplog: pytest.LogCaptureFixture) -> None:
+        """One that runs by then is left alone, and logged."""
+        world = World()
+        world.service.hidden = 40.0
+        world.lose()
+        await world.finish(world.submit("row-1f", unique=True))
+        await world.clock.advance(60.0)
+        assert world.service.count("cancel") == 0
+        assert "is completed and stays" in caplog.text or "is running and stays" in caplog.text
+
+    async def test_double_before_the_answer(self) -> None:
+        """When both sendings are lost and both took effect, the older is adopted and the younger cancelled."""
+        world = World()
+        world.service.hidden, world.service.queued, world.service.duration = 35.0, 300.0, 1000.0
+        world.lose(2)
+        summary = await world.finish(world.submit("row-1f", unique=True))
+        assert summary.id == next(iter(world.service.records))
+        await world.clock.advance(40.0)
+        assert [world.service.status(record) for record in world.service.records.values()] == ["queued", "cancelled"]
+
+    async def test_unreadable_item(self) -> None:
+        """An item that the listing shows with a fault counts by its raw name: it is fetched whole."""
+        world = World()
+        world.lose()
+        submitting = asyncio.ensure_future(world.submit("row-1f", unique=True))
+        await world.clock.advance(0.5)
+        (record,) = world.service.records.values()
+        record.unreadable = True
+        assert (await world.finish(asyncio.wait_for(submitting, None))).id == record.id
+
+    async def test_unreadable_altogether(self) -> None:
+        """One that cannot be fetched either was made all the same: nothing is sent again, and the error has its id."""
+        world = World()
+        world.lose()
+        submitting = asyncio.ensure_future(world.submit("row-1f", unique=True))
+        await world.clock.advance(0.5)
+        (record,) = world.service.records.values()
+        record.unreadable, record.whole = True, False
+        with pytest.raises(SubmitOutcomeUnknownError) as caught:
+            await world.finish(asyncio.wait_for(submitting, None))
+        assert caught.value.candidates == (record.id,)
+        assert world.names == ["row-1f"]
+
+
+@pytest.mark.parametrize("lag", [0.0, 16.0, 20.0, 29.0])
+@pytest.mark.parametrize("unique", [True, False], ids=["unique", "plain"])
+@pytest.mark.parametrize("policy", [RetryPolicy(base_delay=0.0), RetryPolicy(attempts=1), RetryPolicy(max_elapsed=0.0)])
+async def test_retry_policy_says_nothing_of_looks(lag: float, unique: bool, policy: RetryPolicy) -> None:
+    """Whatever the retry policy says, a listing has 30 s to show a workflow that was made."""
+    world = World()
+    world.submitter.retry = policy
+    world.service.hidden = lag
+    world.lose()
+    await world.finish(world.submit("row", unique=unique))
+    assert world.names == ["row"]
+
+
+@pytest.mark.parametrize("status", [408, 425])
+async def test_edge_that_gave_up(status: int) -> None:
+    """A 408 or 425 comes from an edge: what stands behind it may have acted, so it is looked up."""
+    world = World()
+    world.lose(error=APIError(status, "gave up"))
+    await world.finish(world.submit())
+    assert world.names == ["row"]
+    assert world.service.count("POST") == 1

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
@@ -39,7 +40,8 @@ class Record:
 class FakeService:
     """Workflows that end by the clock, and a note of every request.
 
-    They are queued for `queued` seconds and then run; before they are queued they cannot be cancelled, `early` seconds.
+    Those that are created here end after `duration` seconds. They are queued for `queued` of them and then run; before
+    that, for `early` seconds, they cannot be cancelled.
     `latency` passes before a request is acted on and again before its answer; `hidden` is how long a new workflow is
     missing in listings; `ahead` is how far the service's clock goes before this machine's, and `skew` how far the times
     of workflows lie behind it. `before` is awaited first of all. `fault` may raise, given the request's line; `lose`
@@ -56,11 +58,13 @@ class FakeService:
         self.hidden = hidden
         self.early = 0.0
         self.queued = 0.0
+        self.duration = 30.0
         self.skew = timedelta()
         self.ahead = timedelta()
         self.fault: Callable[[str], None] = lambda line: None
         self.lose: Callable[[str], None] = lambda line: None
         self.before: Callable[[str], Awaitable[None]] = _at_once
+        self.talk: Callable[[Record], AsyncGenerator[bytes, None]] = self.talk_well
         self.cuts = 0
 
     def resource(self) -> WorkflowsResource:
@@ -134,7 +138,7 @@ class FakeService:
         if request.path.endswith("/rerun"):
             return self._summary(self.records[self.add(name=self._record(request).name)])
         fields = {name: value for name, value in request.form.fields if isinstance(value, str)}
-        record = self.records[self.add(name=fields["name"])]
+        record = self.records[self.add(self.duration, name=fields["name"])]
         record.tags = fields["tags"].split(",") if "tags" in fields else []
         record.params = [[f"$text({name[1:]})", value] for name, value in fields.items() if name.startswith("$")]
         return self._summary(record)
@@ -170,7 +174,7 @@ class FakeService:
             "id": record.id,
             "name": record.name,
             "status": self.status(record),
-            "tags": [],
+            "tags": record.tags,
             "created_at": self.text(record.created),
             "updated_at": self.text(record.created),
             "started_at": self.text(record.created),
@@ -185,6 +189,18 @@ class FakeService:
         """Return the time of a moment, as the service's Date header has it."""
         return self.clock.utcnow() + self.ahead + timedelta(seconds=moment - self.clock.monotonic())
 
+    async def talk_well(self, record: Record) -> AsyncGenerator[bytes, None]:
+        """Give an update every 2 s as the service does: it closes at an end, except `invalid`, or after so many."""
+        cuts = self.cuts
+        for _ in range(self.sse_updates):
+            if self.cuts > cuts:
+                raise ResponseLostError("cut")
+            update = self.update(record)
+            yield event(update)
+            if update["status"] in ("completed", "failed", "cancelled"):
+                return
+            await self.clock.sleep(2.0)
+
     def update(self, record: Record) -> Json:
         """Return an event of the stream."""
         summary = self._summary(record)
@@ -196,6 +212,11 @@ class FakeService:
             "started_at": summary["started_at"],
             "completed_at": summary["completed_at"],
         }
+
+
+def event(update: Json) -> bytes:
+    """Write an event of a stream."""
+    return b"data: " + json.dumps(update).encode() + b"\n\n"
 
 
 async def _at_once(line: str) -> None:
@@ -212,18 +233,12 @@ class _FakeStream(Stream):
         service.open_streams += 1
 
     async def chunks(self) -> AsyncGenerator[bytes, None]:
-        """Give updates as the service does: it closes at an end, except `invalid`, or after so many."""
+        """Give what the service's `talk` gives."""
         service: FakeService = self._service  # type: ignore[attr-defined] # the class is slotted and frozen
         record: Record = self._record  # type: ignore[attr-defined] # see above
-        cuts = service.cuts
-        for _ in range(service.sse_updates):
-            if service.cuts > cuts:
-                raise ResponseLostError("cut")
-            update = service.update(record)
-            yield b"data: " + json.dumps(update).encode() + b"\n\n"
-            if update["status"] in ("completed", "failed", "cancelled"):
-                return
-            await service.clock.sleep(2.0)
+        async with aclosing(service.talk(record)) as chunks:
+            async for chunk in chunks:
+                yield chunk
 
     def close(self) -> None:
         """Close it."""
