@@ -1,7 +1,7 @@
 """The shared watcher, on a fake clock: what it asks for, what it tells, and what it leaves running."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 from typing import Any
 
@@ -9,21 +9,25 @@ import pytest
 
 from comfycontrol_async import WatchPolicy
 from comfycontrol_async.errors import (
+    APIError,
     AuthenticationError,
     BadRequestError,
     ClientClosedError,
     NotFoundError,
+    PermissionDeniedError,
     RateLimitWaitError,
+    ResponseFormatError,
     ResponseLostError,
     ServerError,
 )
 from comfycontrol_async.limits import Limiter, Priority
 from comfycontrol_async.models import WorkflowStatus, WorkflowSummary, WorkflowUpdate
+from comfycontrol_async.resources import WorkflowsResource
 from comfycontrol_async.runs._ledger import Ledger
 from comfycontrol_async.runs._state import State, merge
 from comfycontrol_async.runs._watch import Route, Watcher
 from comfycontrol_async.testing import FakeClock
-from support.fake_service import FakeLimiter, FakeService
+from support.fake_service import FakeLimiter, FakeService, Record, event
 
 DOWN = ServerError(503, "down", "GET", "/v1/workflow")
 
@@ -201,6 +205,90 @@ class TestStreams:
         assert world.service.count("?page") == 0
 
 
+class TestBoundsOfStreams:
+    """Streams that bring nothing more do not hold a wait."""
+
+    async def _wait(self, world: World, chunk: bytes, *, first: bool, duration: float = 20.0) -> float:
+        """Follow a workflow whose streams give this chunk every second for ever; how late its end was told."""
+
+        async def talk(record: Record) -> AsyncGenerator[bytes, None]:
+            if first:
+                yield event(world.service.update(record))
+            while True:
+                yield chunk
+                await world.clock.sleep(1.0)
+
+        world.service.talk = talk
+        id = world.submit(duration)
+        await world.clock.advance(700.0)
+        return world.late[id]
+
+    @pytest.mark.parametrize("first", [True, False], ids=["after-an-update", "from-the-start"])
+    async def test_quiet(self, world: World, first: bool) -> None:
+        """A stream of keep-alives is dropped after 30 s without an update, and the workflow is fetched."""
+        assert await self._wait(world, b": keep-alive\n\n", first=first) <= 11.0
+        assert world.service.count("subscribe") == 1
+        assert len(world.service.asked) == 2
+
+    async def test_foreign(self, world: World) -> None:
+        """Events that are no updates are no sign of life either."""
+        assert await self._wait(world, b'data: {"type": "ping"}\n\n', first=True) <= 11.0
+
+    async def test_stale(self, world: World) -> None:
+        """A stream that repeats itself is dropped after 5 minutes."""
+        stale = event({"status": "running", "outputs": []})
+        assert await self._wait(world, stale, first=True) <= 281.0
+        assert world.service.count("subscribe") == 1
+
+    async def test_polled_after(self, world: World) -> None:
+        """A workflow that lost its stream and goes on is polled from there on."""
+        assert await self._wait(world, b": keep-alive\n\n", first=True, duration=100.0) <= 6.0
+        assert world.service.count("subscribe") == 1
+
+    @pytest.mark.parametrize("status", [301, 400, 403, 404, 405, 406, 410])
+    async def test_refused(self, world: World, status: int) -> None:
+        """A refused stream is not asked for again: the workflow is polled."""
+
+        def fault(line: str) -> None:
+            if "subscribe" in line:
+                raise APIError(status, "no streams here", "GET", line)
+
+        world.service.fault = fault
+        id = world.submit(60.0)
+        await world.clock.advance(65.0)
+        assert world.service.count("subscribe") == 1
+        assert world.late[id] <= 4.2
+
+    async def test_end_on_a_page(self) -> None:
+        """An end that a page shows is told although the workflow's stream goes on, a moment later."""
+        world = World(max_streams=1)
+
+        async def talk(record: Record) -> AsyncGenerator[bytes, None]:
+            while True:
+                yield event({"status": "running"})
+                await world.clock.sleep(2.0)
+
+        world.service.talk = talk
+        id = world.submit(60.0)
+        for _ in range(12):
+            world.submit(1000.0)
+        await world.clock.advance(75.0)
+        assert world.late[id] <= 12.0
+        await world.leave([key for key in world.tasks if key != id])
+        assert world.clock.timers == 0
+
+    async def test_end_on_a_page_first(self) -> None:
+        """The stream of a workflow that a page showed as ended may still bring its outputs."""
+        world = World(max_streams=1)
+        id = world.submit(60.5)
+        for _ in range(12):
+            world.submit(1000.0)
+        await world.clock.advance(70.0)
+        assert len(world.updates[-1].outputs) == 1
+        assert world.late[id] <= 2.0
+        await world.leave([key for key in world.tasks if key != id])
+
+
 class TestPages:
     """Many are watched by pages of the listing."""
 
@@ -334,6 +422,63 @@ class TestPages:
 
 class TestErrors:
     """What ends a wait besides its workflow."""
+
+    @pytest.mark.parametrize(
+        "error",
+        [
+            pytest.param(APIError(302, "moved"), id="302"),
+            pytest.param(BadRequestError(400, "no"), id="400"),
+            pytest.param(PermissionDeniedError(403, "no"), id="403"),
+            pytest.param(NotFoundError(404, "no"), id="404"),
+            pytest.param(APIError(408, "slow"), id="408"),
+            pytest.param(APIError(425, "early"), id="425"),
+            pytest.param(ResponseFormatError("HTML where JSON is due"), id="html"),
+            pytest.param(RateLimitWaitError(5.0, 1.0), id="limit"),
+        ],
+    )
+    @pytest.mark.parametrize("lasting", [False, True], ids=["once", "for-good"])
+    async def test_odd_answer_to_the_shared_poll(self, error: Exception, lasting: bool) -> None:
+        """It says nothing of one workflow: it is a failed poll, and ends the waits only after the longest outage."""
+        world = World(max_streams=0)
+        for _ in range(12):
+            world.submit(100.0)
+        await world.clock.advance(20.0)
+        left = [error]
+
+        def fault(line: str) -> None:
+            if "?page" in line and left:
+                raise left[0] if lasting else left.pop()
+
+        world.service.fault = fault
+        await world.clock.advance(85.0)
+        assert world.errors == {}
+        await world.clock.advance(70.0)
+        assert len(world.late) == (0 if lasting else 12)
+        assert {type(found) for found in world.errors.values()} == ({type(error)} if lasting else set())
+
+    async def test_shown_to_a_person(self) -> None:
+        """While a caller is shown every update, polls do not wait behind what others send."""
+        world = World(max_streams=0)
+        direct: list[str] = []
+
+        async def send(request: Any) -> Any:
+            direct.append(request.path)
+            return await world.service.send(request)
+
+        bulk = Route(world.service.send, world.service.resource(), world.service.open)
+        route = Route(send, WorkflowsResource(send, world.service.open), world.service.open)
+        world.watcher = Watcher(
+            bulk, route, WatchPolicy(max_streams=0), lambda: world.limiter, world.ledger, world.clock
+        )
+        world.limiter.waiting[Priority.NORMAL] = 1
+        world.submit(100.0)
+        await world.clock.advance(40.0)
+        assert direct == []
+        await world.leave()
+        world.submit(100.0, live=True)
+        await world.clock.advance(40.0)
+        assert 3 <= len(direct) <= 5
+        await world.leave()
 
     @pytest.mark.parametrize("streams", [pytest.param(8, id="stream"), pytest.param(0, id="look")])
     async def test_vanished(self, streams: int) -> None:
