@@ -66,8 +66,8 @@ class TestFields:
 
     def test_full_object_lasts(self) -> None:
         """The fields that only a full object has survive what comes after it."""
-        state = merge(None, full(workflow_json=GRAPH, user_runner_id="runner", prompt_id="p"))
-        for state in (merge(state, summary("running", 2.0)), merge_event(state, event("running"))):
+        known = merge(None, full(workflow_json=GRAPH, user_runner_id="runner", prompt_id="p"))
+        for state in (merge(known, summary("running", 2.0)), merge_event(known, event("running"))):
             assert (state.workflow.workflow_json, state.workflow.user_runner_id) == (GRAPH, "runner")
 
     def test_event_lasts(self) -> None:
