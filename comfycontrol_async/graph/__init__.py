@@ -7,7 +7,6 @@ from comfycontrol_async.graph._issues import GraphIssue
 from comfycontrol_async.graph._names import name_of
 from comfycontrol_async.graph._parameters import ParameterValue
 from comfycontrol_async.graph._placeholders import Parameter, ParameterKind
-from comfycontrol_async.graph._types import write_types
 
 __all__ = [
     "BoundGraph",
@@ -19,5 +18,4 @@ __all__ = [
     "ParameterKind",
     "ParameterValue",
     "name_of",
-    "write_types",
 ]

@@ -4,9 +4,10 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import attrs
 
-from comfycontrol_async.graph._definitions import InputDefinition, NodeDefinitions
+from comfycontrol_async.graph._definitions import NodeDefinitions
 from comfycontrol_async.graph._issues import HINTS, GraphIssue, hint, shown
 from comfycontrol_async.graph._json import Json, inputs_of, text_of
+from comfycontrol_async.graph._node_classes import InputDefinition
 from comfycontrol_async.graph._parameters import Field
 from comfycontrol_async.graph._placeholders import BOOLEANS, Parameter, parse, service_call
 from comfycontrol_async.graph._validate import Fault, OneOf, faults_of

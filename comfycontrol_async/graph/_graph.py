@@ -9,13 +9,12 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import attrs
 
 from comfycontrol_async.errors import GraphError, InvalidArgumentError
 from comfycontrol_async.graph._checks import output_issues, structure_issues
-from comfycontrol_async.graph._definition_checks import Spot, spots_of, with_definitions
 from comfycontrol_async.graph._definitions import NodeDefinitions
 from comfycontrol_async.graph._digest import digest_content, digest_graph
 from comfycontrol_async.graph._format import EXPORT, format_issue
@@ -25,6 +24,9 @@ from comfycontrol_async.graph._load import read_graph
 from comfycontrol_async.graph._parameters import Field, fill
 from comfycontrol_async.graph._placeholders import Parameter, collect
 from comfycontrol_async.graph._schema import json_schema
+
+if TYPE_CHECKING:
+    from comfycontrol_async.graph._definition_checks import Spot
 
 _SHOWN_NAMES = 20
 _NODE_NAMES = (("_meta", "title"), ("class_type",))
@@ -60,7 +62,7 @@ class BoundGraph:
 
 @attrs.frozen
 class _Study:
-    """What is found out about a graph once: parameters, issues (of its outputs apart), and where placeholders stand.
+    """What is found out about a graph once: its parameters and issues, those of its outputs apart.
 
     `whole` is true when it is no graph at all, which is its only issue.
     """
@@ -68,7 +70,6 @@ class _Study:
     parameters: tuple[Parameter, ...]
     issues: tuple[GraphIssue, ...]
     output_issues: tuple[GraphIssue, ...]
-    spots: tuple[Spot, ...]
     whole: bool
 
 
@@ -82,7 +83,7 @@ class Graph:
         GraphError: `nodes` is no mapping, or holds what JSON cannot say, such as NaN or a path; the text says where.
     """
 
-    __slots__ = ("_body", "_digest", "_nodes", "_studied")
+    __slots__ = ("_body", "_digest", "_nodes", "_spots", "_studied")
 
     def __init__(self, nodes: Mapping[str, Any]) -> None:
         if not isinstance(nodes, Mapping):
@@ -93,6 +94,7 @@ class Graph:
         self._studied: _Study | None = None
         self._body = b""
         self._digest = ""
+        self._spots: tuple[Spot, ...] = ()
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
@@ -174,6 +176,8 @@ class Graph:
         """
         if node_definitions is None:
             return self._assess(params)[1]
+        from comfycontrol_async.graph._definition_checks import spots_of, with_definitions
+
         if not isinstance(node_definitions, NodeDefinitions):
             raise InvalidArgumentError(f"node_definitions are NodeDefinitions, but this is {shown(node_definitions)}")
         study = self._study()
@@ -181,7 +185,8 @@ class Graph:
             return list(study.issues)
         fields, issues = self._fill(params)
         given = None if params is None else fields
-        return with_definitions(self._nodes, study.spots, given, [*study.issues, *issues], node_definitions)
+        self._spots = self._spots or tuple(spots_of(self._nodes))
+        return with_definitions(self._nodes, self._spots, given, [*study.issues, *issues], node_definitions)
 
     def bind(self, params: Mapping[str, object] | None = None) -> BoundGraph:
         """Check everything and make what has to be sent; it looks at files, so call it in a thread.
@@ -243,7 +248,6 @@ class Graph:
                 parameters,
                 (whole,) if whole else (*structure_issues(self._nodes), *issues),
                 () if whole else tuple(output_issues(self._nodes)),
-                tuple(spots_of(self._nodes)),
                 whole is not None,
             )
         return self._studied

@@ -12,8 +12,9 @@ from typing import Any
 import attrs
 
 from comfycontrol_async.graph._checks import find_loops, links_of, looks_like_output
-from comfycontrol_async.graph._definitions import InputDefinition, NodeDefinition, NodeDefinitions, is_file_name
+from comfycontrol_async.graph._definitions import NodeDefinitions
 from comfycontrol_async.graph._json import inputs_of, text_of
+from comfycontrol_async.graph._node_classes import InputDefinition, NodeDefinition, is_file_name
 
 # Types of links that the server leaves to others to check.
 _ANY_TYPE = frozenset({"*", "COMFY_MATCHTYPE_V3"})

@@ -17,8 +17,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from comfycontrol_async import File, GraphError, WorkflowRun
-from comfycontrol_async.graph import Graph, NodeDefinitions, write_types
+from comfycontrol_async.graph import Graph, NodeDefinitions
 from comfycontrol_async.graph._literals import literal, names, text_literal
+from comfycontrol_async.graph.types import write_types
 
 DATA = Path(__file__).parents[1] / "data"
 # Written by this module's own test, checked by mypy and pyright with all tests.
