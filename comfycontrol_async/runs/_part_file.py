@@ -28,6 +28,8 @@ T = TypeVar("T")
 
 _NEW_FILE = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 _PART_NAME = re.compile(r"\.[0-9a-f]{16}\.part")
+# More pieces than this are put together first: a copy is dearer than a few calls, and cheaper than many.
+_MOST_WRITES = 64
 # What a file system without hard links says to one.
 _NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EACCES})
 
@@ -40,6 +42,7 @@ class PartFile:
         # Not made of the target's name, which may be as long as a name can be.
         self._path = target.with_name(f".{secrets.token_hex(8)}.part")
         self._file: BinaryIO | None = None
+        self._written = 0
 
     def open(self) -> None:
         """Make the file, and the directory if need be."""
@@ -55,14 +58,21 @@ class PartFile:
 
     def write(self, pieces: list[bytes]) -> None:
         """Append the pieces."""
-        view = memoryview(b"".join(pieces))
-        while view:
-            view = view[self._opened.write(view) :]
+        for piece in pieces if len(pieces) <= _MOST_WRITES else [b"".join(pieces)]:
+            view = memoryview(piece)
+            while view:
+                view = view[self._opened.write(view) :]
+        size = sum(map(len, pieces))
+        if hasattr(os, "posix_fadvise"):
+            # Lets the disk begin at once, so that making the bytes durable at the end is not all of the work.
+            os.posix_fadvise(self._opened.fileno(), self._written, size, os.POSIX_FADV_DONTNEED)
+        self._written += size
 
     def rewind(self) -> None:
         """Begin again with nothing."""
         self._opened.seek(0)
         self._opened.truncate()
+        self._written = 0
 
     def finish(self, overwrite: bool) -> None:
         """Make the bytes durable, then give the file its name.
@@ -152,45 +162,66 @@ async def written_aside(target: Path, *, overwrite: bool) -> AsyncIterator["Part
         DownloadError: it cannot be written, or the target exists and `overwrite` is false.
     """
     part = PartFile(target)
+    writer = PartFileWriter(part)
     try:
         await in_thread(target, part.open)
-        writer = PartFileWriter(part)
         yield writer
         await writer.flush()
         await in_thread(target, part.finish, overwrite)
     except BaseException:
-        await asyncio.shield(asyncio.to_thread(part.discard))
+        await asyncio.shield(writer.discard())
         raise
 
 
 class PartFileWriter:
-    """Writes a `PartFile` from the event loop: what comes in small pieces is written in large ones, in a thread."""
+    """Writes a `PartFile` from the event loop: what comes in small pieces is written in large ones, in a thread.
 
-    # Bytes that are gathered before a thread writes them.
-    LOT = 1 << 20
+    One lot is gathered while the one before it is written.
+    """
+
+    # Bytes of a lot.
+    LOT = 1 << 22
 
     def __init__(self, part: PartFile) -> None:
         self._part = part
         self._pieces: list[bytes] = []
         self._size = 0
+        self._writing: asyncio.Task[None] | None = None
 
     async def write(self, piece: bytes) -> None:
         """Append bytes."""
         self._pieces.append(piece)
         self._size += len(piece)
         if self._size >= self.LOT:
-            await self.flush()
+            await self._begin_lot()
 
     async def flush(self) -> None:
-        """Hand what was gathered to the file."""
-        pieces, self._pieces, self._size = self._pieces, [], 0
-        if pieces:
-            await in_thread(self._part.target, self._part.write, pieces)
+        """Wait until everything was handed to the file."""
+        await self._begin_lot()
+        await self._end_lot()
 
     async def rewind(self) -> None:
         """Begin again with nothing."""
         self._pieces, self._size = [], 0
+        await self._end_lot()
         await in_thread(self._part.target, self._part.rewind)
+
+    async def discard(self) -> None:
+        """Remove the file, once no thread writes to it."""
+        if self._writing is not None:
+            await asyncio.wait([self._writing])
+            self._writing.cancelled() or self._writing.exception()  # the first error goes first
+        await asyncio.to_thread(self._part.discard)
+
+    async def _begin_lot(self) -> None:
+        await self._end_lot()
+        pieces, self._pieces, self._size = self._pieces, [], 0
+        self._writing = asyncio.ensure_future(in_thread(self._part.target, self._part.write, pieces))
+
+    async def _end_lot(self) -> None:
+        if self._writing is not None:
+            await self._writing
+            self._writing = None
 
 
 async def in_thread(target: Path, work: Callable[..., T], *args: object) -> T:

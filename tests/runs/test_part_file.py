@@ -37,7 +37,7 @@ async def test_written(tmp_path: Path) -> None:
 
 async def test_large(tmp_path: Path) -> None:
     """What is larger than one lot is written in order."""
-    content = os.urandom(5_000_000)
+    content = os.urandom(9_000_000)
     await write(tmp_path / "a", content, pieces=37)
     assert (tmp_path / "a").read_bytes() == content
 
@@ -62,7 +62,7 @@ async def test_short_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 async def test_rewound(tmp_path: Path) -> None:
     """What begins again holds nothing of before, written or gathered."""
     async with written_aside(tmp_path / "a", overwrite=False) as part:
-        await part.write(b"x" * 3_000_000)
+        await part.write(b"x" * 5_000_000)
         await part.write(b"x")
         await part.rewind()
         await part.write(b"new")
@@ -226,7 +226,7 @@ class TestCancelled:
     @pytest.mark.parametrize("turns", range(0, 24, 2))
     async def test_nothing_is_left(self, tmp_path: Path, turns: int) -> None:
         """At whatever moment it comes, the file is whole or absent, and no other one is there."""
-        content = os.urandom(3_000_000)
+        content = os.urandom(10_000_000)
         task = asyncio.create_task(write(tmp_path / "a", content, pieces=5))
         for _ in range(turns):
             await asyncio.sleep(0)
