@@ -10,6 +10,7 @@ from typing import Any
 from comfycontrol_async.errors import DownloadError, InvalidArgumentError
 from comfycontrol_async.models import Output
 from comfycontrol_async.runs._names import extension, media_type, name_of
+from comfycontrol_async.runs._naming import naming
 from comfycontrol_async.runs._part_file import exists_error, in_thread, written_aside
 
 # A picture of at most so many bytes is kept for the notebook that it was read in.
@@ -32,7 +33,7 @@ class OutputFile:
         media_type: such as "image/png", from the extension; "application/octet-stream" when that is not known.
     """
 
-    __slots__ = ("_picture", "_pieces", "extension", "id", "media_type", "name")
+    __slots__ = ("_picture", "_pieces", "_workflow_id", "extension", "id", "media_type", "name")
 
     def __init__(
         self, output: Output, place: int, pieces: Callable[["OutputFile", str], AsyncGenerator[bytes | None, None]]
@@ -41,6 +42,7 @@ class OutputFile:
         self.name = name_of(output.src, place)
         self.extension = extension(output.src)
         self.media_type = media_type(self.extension)
+        self._workflow_id = output.workflow_id
         self._pieces = pieces
         self._picture: tuple[str, bytes] | None = None
 
@@ -56,16 +58,17 @@ class OutputFile:
                 back.
         """
         given = False
-        async with aclosing(self._pieces(self, self.name)) as pieces:
-            async for piece in pieces:
-                if piece is not None:
-                    given = True
-                    yield piece
-                elif given:
-                    raise DownloadError(
-                        f"{self.name} broke off, and the storage host gives no ETag by which it could be taken up: "
-                        "use read() or save(), which begin again"
-                    )
+        with naming(self._workflow_id):
+            async with aclosing(self._pieces(self, self.name)) as pieces:
+                async for piece in pieces:
+                    if piece is not None:
+                        given = True
+                        yield piece
+                    elif given:
+                        raise DownloadError(
+                            f"{self.name} broke off, and the storage host gives no ETag by which it could be taken up: "
+                            "use read() or save(), which begin again"
+                        )
 
     async def read(self, max_bytes: int | None = None) -> bytes:
         """Return its whole content.
@@ -79,6 +82,12 @@ class OutputFile:
         """
         if max_bytes is not None and (type(max_bytes) is not int or max_bytes < 0):
             raise InvalidArgumentError(f"max_bytes must be a whole number from 0, not {max_bytes!r}")
+        with naming(self._workflow_id):
+            content = await self._collect(max_bytes)
+        self._keep(content)
+        return content
+
+    async def _collect(self, max_bytes: int | None) -> bytes:
         parts: list[bytes] = []
         size = 0
         async with aclosing(self._pieces(self, self.name)) as pieces:
@@ -90,9 +99,7 @@ class OutputFile:
                 size += len(piece)
                 if max_bytes is not None and size > max_bytes:
                     raise DownloadError(f"{self.name} has more than {max_bytes} bytes")
-        content = b"".join(parts)
-        self._keep(content)
-        return content
+        return b"".join(parts)
 
     async def save(self, path: str | os.PathLike[str], overwrite: bool = False) -> Path:
         """Write it to a file and return the file's path; directories on the way are made.
@@ -109,22 +116,26 @@ class OutputFile:
             InvalidArgumentError: `path` is none.
         """
         target = path_of(path)
+        with naming(self._workflow_id):
+            try:
+                await self._write(target, overwrite)
+            except DownloadError as error:
+                error.path = str(target)
+                raise
+        return target
+
+    async def _write(self, target: Path, overwrite: bool) -> None:
         if not overwrite and await in_thread(target, os.path.lexists, target):
             raise exists_error(str(target))
-        try:
-            async with (
-                written_aside(target, overwrite=overwrite) as part,
-                aclosing(self._pieces(self, target.name)) as pieces,
-            ):
-                async for piece in pieces:
-                    if piece is None:
-                        await part.rewind()
-                    else:
-                        await part.write(piece)
-        except DownloadError as error:
-            error.path = str(target)
-            raise
-        return target
+        async with (
+            written_aside(target, overwrite=overwrite) as part,
+            aclosing(self._pieces(self, target.name)) as pieces,
+        ):
+            async for piece in pieces:
+                if piece is None:
+                    await part.rewind()
+                else:
+                    await part.write(piece)
 
     def _keep(self, content: bytes) -> None:
         """Keep a picture for the notebook, when it is small and of a kind that notebooks show."""

@@ -32,7 +32,7 @@ from comfycontrol_async.runs._download import Downloader
 from comfycontrol_async.runs._ledger import Ledger
 from comfycontrol_async.runs._names import target_names
 from comfycontrol_async.runs._naming import naming
-from comfycontrol_async.runs._output_file import OutputFile
+from comfycontrol_async.runs._output_file import OutputFile, path_of
 from comfycontrol_async.runs._state import State, merge
 from comfycontrol_async.runs._stores import ObjectStore, check_target
 from comfycontrol_async.runs._watch import Watcher
@@ -294,10 +294,11 @@ class WorkflowRun:
         files = await self.files()
         extensions = [file.extension for file in files]
         names = target_names(template, extensions, name=self.name or "workflow", id=self.id)
-        if isinstance(target, (str, os.PathLike)):
-            paths = [Path(target) / name for name in names]
-            return await self._tools.downloader.save(files, paths, overwrite=overwrite)
-        return await self._tools.downloader.put(files, target, names, overwrite=overwrite)
+        with naming(self.id):
+            if isinstance(target, (str, os.PathLike)):
+                paths = [path_of(target) / name for name in names]
+                return await self._tools.downloader.save(files, paths, overwrite=overwrite)
+            return await self._tools.downloader.put(files, target, names, overwrite=overwrite)
 
     async def _renew(self) -> Sequence[Output]:
         return await self._fetch_outputs()

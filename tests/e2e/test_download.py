@@ -16,6 +16,7 @@ from comfycontrol_async import (
     LocalLimiter,
     NotFoundError,
     RetryPolicy,
+    WorkflowNotFinishedError,
 )
 from comfycontrol_async.testing import LocalServer, read_png_text
 from support.services import (
@@ -74,7 +75,7 @@ class TestGood:
     async def test_not_completed(self, server: LocalServer, comfy: ComfyControl, tmp_path: Path) -> None:
         """What still runs has nothing to fetch."""
         run = await comfy.submit(GRAPH)
-        with pytest.raises(NotFoundError):
+        with pytest.raises(WorkflowNotFinishedError):
             await run.download(tmp_path / "out")
         assert names_in(tmp_path) == []
 

@@ -4,16 +4,17 @@ import asyncio
 import base64
 import gzip
 import tracemalloc
+from collections.abc import Callable, Coroutine
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from comfycontrol_async import ComfyControl, DownloadError, InvalidArgumentError, NotFoundError, OutputFile
+from comfycontrol_async import ComfyControl, DownloadError, InvalidArgumentError, OutputFile, WorkflowNotFinishedError
 from comfycontrol_async.testing import LocalServer, read_png_text
 from support.raw_storage import http, raw_storage, run_with, saying
-from support.services import GRAPH, SIZE, connected, eventually, finished, names_in, own_tasks
+from support.services import GRAPH, ID, SIZE, connected, eventually, finished, names_in, own_tasks
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 40 + b"\0\0\0\0IEND\xaeB`\x82"
 
@@ -45,7 +46,7 @@ class TestFiles:
     async def test_none(self, server: LocalServer, comfy: ComfyControl) -> None:
         """A run without outputs has no files, and one that goes on is an error."""
         run = await comfy.submit(GRAPH)
-        with pytest.raises(NotFoundError):
+        with pytest.raises(WorkflowNotFinishedError):
             await run.files()
         server.finish(run.id)
         await run.refresh()
@@ -241,6 +242,34 @@ class TestShown:
         shown = file._repr_mimebundle_(include=None, exclude=None)
         assert shown.pop("text/plain") == repr(file)
         assert shown == ({} if kind is None else {kind: base64.b64encode(content).decode()})
+
+
+@pytest.mark.parametrize("way", ["read", "save", "chunks", "download", "exists", "cancelled"])
+async def test_errors_name_the_workflow(tmp_path: Path, way: str) -> None:
+    """Every error that leaves a file or a download says which workflow it was."""
+    (tmp_path / "there").touch()
+    async with raw_storage(saying(http(status=404))) as storage, run_with(f"{storage.url}/a.png") as (run, _):
+        (file,) = await run.files()
+        works: dict[str, Callable[[], Coroutine[Any, Any, object]]] = {
+            "read": file.read,
+            "save": lambda: file.save(tmp_path / "a.png"),
+            "chunks": lambda: anext(file.chunks()),
+            "download": lambda: run.download(tmp_path),
+            "exists": lambda: file.save(tmp_path / "there"),
+            "cancelled": file.read,
+        }
+
+        async def work() -> None:
+            await works[way]()
+
+        task = asyncio.create_task(work())
+        if way == "cancelled":
+            await asyncio.sleep(0)
+            task.cancel()
+        with pytest.raises(asyncio.CancelledError if way == "cancelled" else DownloadError) as caught:
+            await task
+    assert f"the workflow was {ID}" in caught.value.__notes__
+    assert getattr(caught.value, "workflow_id", ID) == ID
 
 
 async def test_after_the_client_is_closed() -> None:

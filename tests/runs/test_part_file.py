@@ -52,6 +52,9 @@ async def test_short_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         def write(self, data: memoryview) -> int:
             return real.write(data[:3])
 
+        def fileno(self) -> int:
+            return real.fileno()
+
     monkeypatch.setattr(part, "_file", Reluctant())
     part.write([b"0123", b"456789"])
     monkeypatch.setattr(part, "_file", real)
