@@ -5,74 +5,79 @@ async with ComfyControl() as comfy:
     paths = await run.download("out/")
 """
 
-from comfycontrol_async._client import ComfyControl
-from comfycontrol_async._http._config import Timeouts, WatchPolicy
-from comfycontrol_async._http._paginate import Pager
-from comfycontrol_async._http._retry import RetryPolicy
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 from comfycontrol_async._settings import __version__
-from comfycontrol_async.batch import BatchPlan, Journal, JournalEntry, JournalState, MapProgress, MapResult
-from comfycontrol_async.errors import (
-    APIError,
-    AuthenticationError,
-    BadRequestError,
-    ClientClosedError,
-    ClientLoopError,
-    ComfyControlError,
-    ConfigurationError,
-    ConnectionFailedError,
-    DownloadError,
-    GraphError,
-    InvalidArgumentError,
-    KeyConflictError,
-    NotFoundError,
-    PermissionDeniedError,
-    RateLimitedError,
-    RateLimitWaitError,
-    RequestTimeoutError,
-    ResponseFormatError,
-    ResponseLostError,
-    ServerError,
-    SubmitOutcomeUnknownError,
-    TooManyFailuresError,
-    TransportError,
-    WaitTimeoutError,
-    WorkflowCancelledError,
-    WorkflowError,
-    WorkflowFailedError,
-    WorkflowInvalidError,
-    WorkflowNotFinishedError,
-)
-from comfycontrol_async.graph._definitions import NodeDefinitions
-from comfycontrol_async.graph._file import File
-from comfycontrol_async.graph._graph import Graph
-from comfycontrol_async.graph._issues import GraphIssue
-from comfycontrol_async.graph._placeholders import Parameter
-from comfycontrol_async.limits import Limiter, LocalLimiter, Permit, Priority, RateLimitSnapshot, Stage
-from comfycontrol_async.models import (
-    DeviceStats,
-    FailureCause,
-    InvalidItem,
-    ManagedRunner,
-    Output,
-    Page,
-    Runner,
-    RunnerStats,
-    RunnerStatus,
-    RunnerType,
-    SystemStats,
-    Template,
-    TemplateSummary,
-    User,
-    UserProvider,
-    UserTier,
-    Workflow,
-    WorkflowStatus,
-    WorkflowSummary,
-    WorkflowUpdate,
-)
-from comfycontrol_async.runs._output_file import OutputFile
-from comfycontrol_async.runs._run import WorkflowRun
-from comfycontrol_async.runs._stores import ObjectStore
+
+if TYPE_CHECKING:
+    from comfycontrol_async._client import ComfyControl
+    from comfycontrol_async._http._config import Timeouts, WatchPolicy
+    from comfycontrol_async._http._paginate import Pager
+    from comfycontrol_async._http._retry import RetryPolicy
+    from comfycontrol_async.batch import BatchPlan, Journal, JournalEntry, JournalState, MapProgress, MapResult
+    from comfycontrol_async.errors import (
+        APIError,
+        AuthenticationError,
+        BadRequestError,
+        ClientClosedError,
+        ClientLoopError,
+        ComfyControlError,
+        ConfigurationError,
+        ConnectionFailedError,
+        DownloadError,
+        GraphError,
+        InvalidArgumentError,
+        KeyConflictError,
+        NotFoundError,
+        PermissionDeniedError,
+        RateLimitedError,
+        RateLimitWaitError,
+        RequestTimeoutError,
+        ResponseFormatError,
+        ResponseLostError,
+        ServerError,
+        SubmitOutcomeUnknownError,
+        TooManyFailuresError,
+        TransportError,
+        WaitTimeoutError,
+        WorkflowCancelledError,
+        WorkflowError,
+        WorkflowFailedError,
+        WorkflowInvalidError,
+        WorkflowNotFinishedError,
+    )
+    from comfycontrol_async.graph._definitions import NodeDefinitions
+    from comfycontrol_async.graph._file import File
+    from comfycontrol_async.graph._graph import Graph
+    from comfycontrol_async.graph._issues import GraphIssue
+    from comfycontrol_async.graph._placeholders import Parameter
+    from comfycontrol_async.limits import Limiter, LocalLimiter, Permit, Priority, RateLimitSnapshot, Stage
+    from comfycontrol_async.models import (
+        DeviceStats,
+        FailureCause,
+        InvalidItem,
+        ManagedRunner,
+        Output,
+        Page,
+        Runner,
+        RunnerStats,
+        RunnerStatus,
+        RunnerType,
+        SystemStats,
+        Template,
+        TemplateSummary,
+        User,
+        UserProvider,
+        UserTier,
+        Workflow,
+        WorkflowStatus,
+        WorkflowSummary,
+        WorkflowUpdate,
+    )
+    from comfycontrol_async.runs._output_file import OutputFile
+    from comfycontrol_async.runs._run import WorkflowRun
+    from comfycontrol_async.runs._stores import ObjectStore
 
 __all__ = [
     "APIError",
@@ -151,3 +156,48 @@ __all__ = [
     "WorkflowUpdate",
     "__version__",
 ]
+
+# A name is loaded when it is first used: a command line that shows its help, a pytest that only loads our plugin, a
+# program that checks graphs load neither aiohttp nor the rest.
+_HOMES = {
+    "_client": "ComfyControl",
+    "_http._config": "Timeouts WatchPolicy",
+    "_http._paginate": "Pager",
+    "_http._retry": "RetryPolicy",
+    "batch": "BatchPlan Journal JournalEntry JournalState MapProgress MapResult",
+    "errors": "APIError AuthenticationError BadRequestError ClientClosedError ClientLoopError ComfyControlError "
+    "ConfigurationError ConnectionFailedError DownloadError GraphError InvalidArgumentError "
+    "KeyConflictError NotFoundError PermissionDeniedError RateLimitedError RateLimitWaitError "
+    "RequestTimeoutError ResponseFormatError ResponseLostError ServerError SubmitOutcomeUnknownError "
+    "TooManyFailuresError TransportError WaitTimeoutError WorkflowCancelledError WorkflowError "
+    "WorkflowFailedError WorkflowInvalidError WorkflowNotFinishedError",
+    "graph._definitions": "NodeDefinitions",
+    "graph._file": "File",
+    "graph._graph": "Graph",
+    "graph._issues": "GraphIssue",
+    "graph._placeholders": "Parameter",
+    "limits": "Limiter LocalLimiter Permit Priority RateLimitSnapshot Stage",
+    "models": "DeviceStats FailureCause InvalidItem ManagedRunner Output Page Runner RunnerStats RunnerStatus "
+    "RunnerType SystemStats Template TemplateSummary User UserProvider UserTier Workflow WorkflowStatus "
+    "WorkflowSummary WorkflowUpdate",
+    "runs._output_file": "OutputFile",
+    "runs._run": "WorkflowRun",
+    "runs._stores": "ObjectStore",
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
+_ROOMS = ("batch", "errors", "graph", "limits", "models", "resources", "runs")
+
+if not TYPE_CHECKING:  # where types are checked, the imports above say what there is, and nothing else is
+
+    def __getattr__(name: str) -> object:
+        """Load a public name, or a public room, at its first use (PEP 562)."""
+        if name in _ROOMS:
+            return import_module(f"{__name__}.{name}")
+        if name not in _HOME_OF:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = globals()[name] = getattr(import_module(f"{__name__}.{_HOME_OF[name]}"), name)
+        return value
+
+    def __dir__() -> list[str]:
+        """List what can be had, loaded or not."""
+        return sorted({*globals(), *__all__, *_ROOMS})

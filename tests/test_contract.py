@@ -267,13 +267,41 @@ def test_all_is_sorted_and_true(name: str) -> None:
         assert hasattr(module, exported)
 
 
-@pytest.mark.parametrize("name", ["limits", "models", "resources", "testing", ""])
+@pytest.mark.parametrize("name", ["limits", "models", "resources", "testing"])
 def test_packages_only_export(name: str) -> None:
     """An `__init__` re-exports, and does nothing else."""
     for node in MODULES[name].tree.body:
         docstring = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
         exports = isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"
         assert docstring or exports or isinstance(node, (ast.Import, ast.ImportFrom)), ast.unparse(node)
+
+
+def test_root_loads_what_it_exports_when_used() -> None:
+    """The root's three lists agree: what type checkers see, `__all__`, and where each name is loaded from."""
+    (checked,) = (
+        node for node in MODULES[""].tree.body if isinstance(node, ast.If) and not node.orelse and len(node.body) > 2
+    )
+    seen = {
+        alias.name: f"{node.module}".removeprefix(f"{PACKAGE}.")
+        for node in checked.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    assert seen == comfycontrol_async._HOME_OF
+    assert {*seen, "__version__"} == {*comfycontrol_async.__all__}
+    assert {*comfycontrol_async.__all__} <= {*dir(comfycontrol_async)}
+    code = f"""
+import sys, {PACKAGE}
+assert not [name for name in sys.modules if name.startswith(("aiohttp", "cattrs"))]
+from {PACKAGE} import *
+assert {PACKAGE}.limits.LocalLimiter is LocalLimiter
+try:
+    {PACKAGE}.Nothing
+except AttributeError as error:
+    print(error)
+"""
+    result = run(code)
+    assert (result.stdout.strip(), result.stderr) == (f"module '{PACKAGE}' has no attribute 'Nothing'", "")
 
 
 def test_facade_exports_everything_public() -> None:
