@@ -9,14 +9,18 @@ import pytest
 
 from comfycontrol_async import (
     BadRequestError,
+    ClientClosedError,
     ComfyControl,
+    ComfyControlError,
     GraphError,
     InvalidArgumentError,
     NotFoundError,
+    RetryPolicy,
     WaitTimeoutError,
     WatchPolicy,
     WorkflowCancelledError,
     WorkflowFailedError,
+    WorkflowInvalidError,
     WorkflowNotFinishedError,
     WorkflowUpdate,
 )
@@ -343,6 +347,129 @@ class TestOnCancel:
         with pytest.raises(InvalidArgumentError, match="on_cancel"):
             await comfy.run(GRAPH, on_cancel="abort")  # type: ignore[arg-type] # that is what is tested
         assert len(server.requests) == 0
+
+
+class TestOnTimeout:
+    """What a `run` that was not finished in time does at the server."""
+
+    async def test_cancel(self) -> None:
+        """With "cancel" it is cancelled, by one request, and the error is the same."""
+        async with connected(**ENDLESS) as (server, comfy):
+            with pytest.raises(WaitTimeoutError) as caught:
+                await comfy.run(GRAPH, timeout=0.2, on_timeout="cancel")
+            assert server.workflows[caught.value.id].status == "cancelled"
+            assert len(sent(server, "POST", "/cancel")) == 1
+
+    async def test_completed_meanwhile(self) -> None:
+        """If it completed before it could be cancelled, the run is returned as if it had been in time."""
+        async with serving(**ENDLESS) as server:
+            rare = WatchPolicy(min_interval=50.0, max_interval=50.0, max_streams=0)
+            async with client_of(server, watch=rare) as comfy:
+                running = asyncio.create_task(comfy.run(GRAPH, timeout=0.4, on_timeout="cancel"))
+                await eventually(lambda: len(server.workflows) == 1)
+                server.finish(next(iter(server.workflows)))
+                run = await running
+            assert run.status == "completed"
+
+    async def test_anything_else(self, server: LocalServer, comfy: ComfyControl) -> None:
+        """Any other word is refused before anything is sent."""
+        with pytest.raises(InvalidArgumentError, match="on_timeout"):
+            await comfy.run(GRAPH, on_timeout="abort")  # type: ignore[arg-type] # that is what is tested
+        assert len(server.requests) == 0
+
+
+class TestErrorsNameTheWorkflow:
+    """Whatever ends a call after the submit says which workflow goes on."""
+
+    @staticmethod
+    def check(error: BaseException, id: str) -> None:
+        """See that an error names a workflow, once, and that errors of ours have it as a field."""
+        assert sum(id in note for note in getattr(error, "__notes__", ())) == 1
+        if isinstance(error, ComfyControlError):
+            assert error.workflow_id == id
+            assert pickle.loads(pickle.dumps(error)).workflow_id == id
+
+    async def test_closed(self) -> None:
+        """Each of several waits for one workflow gets an error of its own that names it."""
+        async with connected(**ENDLESS) as (server, comfy):
+            runs = [asyncio.create_task(comfy.run(GRAPH)) for _ in range(2)]
+            await eventually(lambda: server.open_streams == 2)
+            again = asyncio.create_task(comfy.get_run(next(iter(server.workflows))).wait())
+            await asyncio.sleep(0.05)
+            await comfy.aclose()
+            results = await asyncio.gather(*runs, again, return_exceptions=True)
+            ids = [next(id for id in server.workflows if id in str(vars(result))) for result in results]
+            assert len(set(ids[:2])) == 2
+            for result, id in zip(results, ids, strict=True):
+                assert isinstance(result, ClientClosedError)
+                self.check(result, id)
+
+    async def test_cancelled(self) -> None:
+        """Cancellation too, and the timeout of the caller that it was made of."""
+        async with connected(**ENDLESS) as (server, comfy):
+            with pytest.raises(TimeoutError) as caught:
+                async with asyncio.timeout(0.3):
+                    await comfy.run(GRAPH)
+            assert caught.value.__cause__ is not None
+            self.check(caught.value.__cause__, next(iter(server.workflows)))
+
+    async def test_of_the_caller(self, server: LocalServer, comfy: ComfyControl) -> None:
+        """An error of the caller's own callback gets a note."""
+
+        def fail(update: WorkflowUpdate) -> None:
+            raise ValueError("mine")
+
+        with pytest.raises(ValueError, match="mine") as caught:
+            await comfy.run(GRAPH, on_update=fail)
+        self.check(caught.value, next(iter(server.workflows)))
+
+    async def test_by_updates_and_outputs(self, server: LocalServer, comfy: ComfyControl) -> None:
+        """Errors of `updates`, `outputs` and `files` name it, and leaving the updates is none."""
+        run = comfy.get_run(UNKNOWN_ID)
+        for call in (lambda: anext(run.updates()), run.outputs, run.files, run.wait):
+            with pytest.raises(NotFoundError) as caught:
+                await call()
+            self.check(caught.value, UNKNOWN_ID)
+
+
+class TestInvalid:
+    """A workflow that the service finds invalid."""
+
+    async def test_reason(self) -> None:
+        """The error has the reason that the service gave: it is asked for, once."""
+        async with connected(outcome=lambda index: "invalid") as (server, comfy):
+            with pytest.raises(WorkflowInvalidError, match="the service found it invalid") as caught:
+                await comfy.run(GRAPH)
+            asked = f"GET /v1/workflow/{caught.value.id}"
+            assert sent(server).count(asked) == 1
+
+    async def test_reason_that_cannot_be_had(self) -> None:
+        """When it cannot be asked for, the error is the same without it."""
+        once = RetryPolicy(attempts=1)
+        async with serving(outcome=lambda index: "invalid") as server, client_of(server, retry=once) as comfy:
+            server.fail_next("GET", "/v1/workflow/{id}", status=503)
+            with pytest.raises(WorkflowInvalidError, match="check its graph and parameters"):
+                await comfy.run(GRAPH)
+
+
+class TestCancelAgain:
+    """A cancel whose answer is lost."""
+
+    @pytest.mark.parametrize("status", [None, 503], ids=["dropped", "503"])
+    async def test_lost_answer(self, status: int | None) -> None:
+        """It took effect; that the second sending is refused is a success."""
+        async with connected(cancel_delay=0.0, **ENDLESS) as (server, comfy):
+            run = await comfy.submit(GRAPH)
+            await eventually(lambda: server.workflows[run.id].status == "running")
+            if status is None:
+                server.drop_next("POST", "/v1/workflow/{id}/cancel", after=True)
+            else:
+                server.fail_next("POST", "/v1/workflow/{id}/cancel", status=status, effect=True)
+            await run.cancel()
+            assert len(sent(server, "POST", "/cancel")) == 2
+            assert server.workflows[run.id].status == "cancelled"
+            with pytest.raises(BadRequestError):
+                await run.cancel()
 
 
 class TestRerun:
