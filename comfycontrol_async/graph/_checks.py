@@ -149,7 +149,7 @@ def looks_like_output(class_type: str) -> bool:
 
 
 def output_issues(nodes: Mapping[str, Json]) -> Iterator[GraphIssue]:
-    """Say when nothing saves or shows a result; a custom node at an end gets the benefit of the doubt."""
+    """Say when nothing saves or shows a result; an unknown class that nothing is linked to may be an output."""
     classes = {id: text_of(node, "class_type") for id, node in nodes.items()}
     if any(map(looks_like_output, classes.values())):
         return

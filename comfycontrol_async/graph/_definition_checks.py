@@ -27,15 +27,19 @@ class Spot:
     drawn: str = ""
 
 
-def spots_of(nodes: Mapping[str, Json]) -> Iterator[Spot]:
-    """Yield the inputs whose values are placeholders."""
+def spots_of(nodes: Mapping[str, Json], parameters: Iterable[Parameter]) -> Iterator[Spot]:
+    """Yield the inputs whose values are placeholders, with the parameter of the graph that each asks for."""
+    known = {(parameter.name, parameter.kind): parameter for parameter in parameters}
     for id, node in nodes.items():
         for name, value in inputs_of(node).items():
             if not isinstance(value, str) or not value.startswith("$"):
                 continue
             parameter, drawn = parse(value)[0], service_call(value)
-            if parameter is not None or drawn:
-                yield Spot(id, name, parameter, drawn)
+            if parameter is not None:
+                # Of several placeholders of one name the first default counts, and is sent to all.
+                yield Spot(id, name, known.get((parameter.name, parameter.kind), parameter))
+            elif drawn:
+                yield Spot(id, name, None, drawn)
 
 
 def with_definitions(

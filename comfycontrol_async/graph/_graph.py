@@ -185,7 +185,7 @@ class Graph:
             return list(study.issues)
         fields, issues = self._fill(params)
         given = None if params is None else fields
-        self._spots = self._spots or tuple(spots_of(self._nodes))
+        self._spots = self._spots or tuple(spots_of(self._nodes, study.parameters))
         return with_definitions(self._nodes, self._spots, given, [*study.issues, *issues], node_definitions)
 
     def bind(self, params: Mapping[str, object] | None = None) -> BoundGraph:

@@ -7,7 +7,7 @@ from collections.abc import Collection
 
 from comfycontrol_async.graph._json import Json
 
-# The line length that formatters have unless told otherwise. What is longer is broken with a trailing comma, which
+# The default line length of formatters. What is longer is broken with a trailing comma, which
 # they keep at any length.
 LINE = 88
 _ESCAPE = re.compile(r"\\(.)", re.DOTALL)

@@ -35,7 +35,7 @@ def number_of(value: object) -> bool | int | float | None:
 
 
 def _numpy_number(value: object) -> bool | int | float | None:
-    """Read a scalar of numpy's, whose types are told by their name, as numpy need not be there."""
+    """Read a scalar of numpy's; by the names of its types, as numpy need not be installed."""
     if type(value).__name__ in ("bool", "bool_"):
         return bool(value)
     if isinstance(value, numbers.Integral):

@@ -259,7 +259,7 @@ def _any_value_fault(value: object, definition: InputDefinition) -> Fault | None
 def value_fault(value: Any, definition: InputDefinition) -> Fault | None:
     """Check a value that is no link: its type, its range, whether it is an option."""
     name, type = definition.name, definition.type
-    if isinstance(value, dict) and "__value__" in value:  # how a list is told from a link
+    if isinstance(value, dict) and "__value__" in value:  # how a list is written that is no link
         value = value["__value__"]
     cast = _CASTS.get(type)
     given = value

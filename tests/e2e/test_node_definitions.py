@@ -146,7 +146,7 @@ async def test_a_port_without_tls(serve: Serve) -> None:
 
 
 async def test_nothing_listens() -> None:
-    """A ComfyUI that is not there is told at once, with what to look at."""
+    """A ComfyUI that is not there is an error at once, which says what to look at."""
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         port = unused.getsockname()[1]

@@ -107,7 +107,7 @@ def test_lists_of_numbers_that_are_no_link_stay() -> None:
     ids=["title", "within-title", "class", "other-key", "input-name"],
 )
 def test_placeholders_outside_of_inputs_warn(node: Any, place: str) -> None:
-    """They are no parameters, and the user who wrote one there is told."""
+    """They are no parameters, and the check says where they stand."""
     graph = Graph({"1": node, "2": save()})
     assert graph.parameters == ()
     (issue,) = graph.check()

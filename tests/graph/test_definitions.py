@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from comfycontrol_async.errors import GraphError, InvalidArgumentError
 from comfycontrol_async.graph import Graph, NodeDefinitions
@@ -252,6 +254,13 @@ def test_placeholders_for_other_types(input: str, value: str, type: str) -> None
     assert found(changed(SD, "5", input, value)) == ([("error", f"5.{input}", type)] if type else [])
 
 
+def test_one_default_goes_to_every_place() -> None:
+    """Of two placeholders of one name the first default is sent to both, so that both are checked with it."""
+    graph = changed(SD, "5", "steps", "$text(x)").set("4", "width", "$text(x, 20.0)")
+    assert found(graph) == [("error", "5.steps", INT), ("error", "4.width", INT)]
+    assert found(graph, {"x": 20}) == []
+
+
 BOOLEAN = {"1": {"class_type": "PreviewAny", "inputs": {"source": ["2", 0]}}}
 
 
@@ -422,6 +431,76 @@ def test_other_things_for_definitions_are_refused() -> None:
     """A path or the JSON itself is not taken for definitions."""
     with pytest.raises(InvalidArgumentError, match="node_definitions are NodeDefinitions, but this is"):
         Graph({}).check(node_definitions="object_info.json")  # type: ignore[arg-type]  # what callers may do
+
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False)
+    | st.sampled_from(["INT", "COMBO", "*", "a"]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["min", "max", "options", "remote", "__value__", "x"]), inner, max_size=3)
+    ),
+    max_leaves=8,
+)
+SPECS = (
+    st.lists(st.sampled_from(["INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", "IMAGE", "*"]) | JSON, max_size=3) | JSON
+)
+CLASSES = st.fixed_dictionaries(
+    {
+        "input": st.dictionaries(
+            st.sampled_from(["required", "optional", "hidden"]),
+            st.dictionaries(st.sampled_from("ij"), SPECS, max_size=2) | JSON,
+        ),
+        "output": st.lists(JSON, max_size=2),
+        "output_node": st.booleans(),
+    }
+)
+VALUES = (
+    JSON | st.tuples(st.sampled_from("123"), JSON).map(list) | st.sampled_from(["$text(a, 1)", "$random()", "$file(b)"])
+)
+NODES = st.fixed_dictionaries(
+    {
+        "class_type": st.sampled_from(["A", "B", "C"]),
+        "inputs": st.dictionaries(st.sampled_from("ij"), VALUES, max_size=2) | JSON,
+    }
+)
+
+
+@given(
+    st.dictionaries(st.sampled_from("AB"), CLASSES, min_size=1),
+    st.dictionaries(st.sampled_from("123"), NODES | JSON, min_size=1),
+)
+def test_any_definitions_judge_any_graph(info: dict[str, Any], nodes: dict[str, Any]) -> None:
+    """Whatever a custom node says of itself, and whatever stands in a graph, a check lists issues."""
+    definitions = NodeDefinitions(info)
+    try:
+        graph = Graph(nodes)
+    except GraphError:
+        return
+    for params in (None, {"b": b"png"}):
+        assert all(issue.message for issue in graph.check(params, node_definitions=definitions))
+    for fault in validate(json.loads(graph.to_json()), definitions):
+        assert fault.type
+    validate(json.loads(graph.to_json()), assume_definitions(json.loads(graph.to_json())))
+
+
+def test_five_thousand_faults_with_definitions() -> None:
+    """Each is listed, with hints for the first few."""
+    sampler = json.loads((WORKFLOWS / f"{SD}.json").read_text())["5"]["inputs"]
+    nodes: dict[str, Any] = {}
+    for i in range(2500):
+        links = {name: ["absent", 0] for name in ("model", "positive", "negative", "latent_image")}
+        inputs = {**sampler, **links, "sampler_name": f"euler{i}"}
+        nodes[f"k{i}"] = {"class_type": "KSampler", "inputs": {**inputs, "scheduler": f"normal{i}"}}
+        for name in links:
+            del inputs[name], nodes[f"k{i}"]["inputs"][name]
+        nodes[f"s{i}"] = {"class_type": "SaveLatent", "inputs": {"samples": [f"k{i}", 0], "filename_prefix": "x"}}
+    issues = Graph(nodes).check(node_definitions=DEFINITIONS)
+    assert len(issues) == 2500 * 6
+    assert sum("did you mean" in issue.message for issue in issues) <= 5
 
 
 # What the server's side uses

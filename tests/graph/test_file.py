@@ -52,7 +52,7 @@ def test_path(file: File, path: Path | None) -> None:
 
 
 def test_repr_shows_no_content() -> None:
-    """Bytes are told by their number, a path by itself."""
+    """Bytes are shown by their number, a path by itself."""
     assert repr(File(b"secret", filename="a.png")) == "File(<6 bytes>, filename='a.png')"
     assert repr(File("in/a.png")) == "File('in/a.png', filename=None)"
 
