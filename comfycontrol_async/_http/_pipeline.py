@@ -16,7 +16,8 @@ from comfycontrol_async._http._retry import Fate, RetryPolicy, retry_after
 from comfycontrol_async._http._stream import Stream
 from comfycontrol_async._http._transport import Transport
 from comfycontrol_async.errors import APIError, BadRequestError, ResponseFormatError
-from comfycontrol_async.limits import Limiter, Permit, Priority
+from comfycontrol_async.limits import Limiter, Permit, Priority, Stage
+from comfycontrol_async.limits._protocol import acquire_in_stage
 
 log = logging.getLogger("comfycontrol_async.http")
 
@@ -71,7 +72,7 @@ class Pipeline:
         self, request: Request[Any], attempt: Callable[[Request[Any], Permit, Timeouts], Awaitable[A | Failure]]
     ) -> A:
         """Make attempts until one succeeds or the retry policy gives up."""
-        permit = await self._acquire()
+        permit = await self._acquire(request.stage)
         started = self.clock.monotonic()
         attempts = 0
         while True:
@@ -101,11 +102,13 @@ class Pipeline:
                 permit = await permit.requeue(max_wait=self.max_wait)
             else:
                 await self.clock.sleep(delay)
-                permit = await self._acquire()
+                permit = await self._acquire(request.stage)
 
-    async def _acquire(self) -> Permit:
+    async def _acquire(self, stage: Stage) -> Permit:
         self.transport.bind()
-        return await self.limiter().acquire(self.priority, max_wait=self.max_wait)
+        # A cancel saves paid work, and the user that asked for it is waiting.
+        priority = Priority.INTERACTIVE if stage is Stage.CANCEL else self.priority
+        return await acquire_in_stage(self.limiter(), priority, self.max_wait, stage)
 
 
 Fetch = Callable[[Request[Any], Permit, Timeouts], Awaitable[Response | Failure]]

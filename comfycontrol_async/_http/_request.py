@@ -7,6 +7,7 @@ from typing import Any, Generic, TypeVar
 import attrs
 
 from comfycontrol_async._http._multipart import Form
+from comfycontrol_async.limits import Stage
 
 T = TypeVar("T")
 
@@ -41,6 +42,8 @@ class Request(Generic[T]):
     answer: Answer = Answer.JSON
     # Whether the answer takes as long as it takes: an event stream.
     stream: bool = False
+    # What it does to the work behind it: decides who goes first at the limiter.
+    stage: Stage = Stage.OTHER
 
 
 @attrs.frozen

@@ -1,10 +1,13 @@
 """Limiter: what the client asks of a rate limiter."""
 
-from typing import Protocol
+import inspect
+from collections.abc import Awaitable, Hashable
+from functools import lru_cache
+from typing import Any, Protocol
 
 import attrs
 
-from comfycontrol_async.limits._lanes import Priority
+from comfycontrol_async.limits._lanes import Priority, Stage
 from comfycontrol_async.limits._permit import Permit
 
 
@@ -43,3 +46,17 @@ class Limiter(Protocol):
     def snapshot(self) -> RateLimitSnapshot:
         """Return the state of this moment."""
         ...
+
+
+def acquire_in_stage(limiter: Limiter, priority: Priority, max_wait: float | None, stage: Stage) -> Awaitable[Permit]:
+    """Acquire with the stage, where the limiter's `acquire` takes one."""
+    if _takes_stage(type(limiter)):
+        acquire: Any = limiter.acquire  # the protocol leaves `stage` to the limiter
+        return acquire(priority, max_wait=max_wait, stage=stage)  # type: ignore[no-any-return] # as above
+    return limiter.acquire(priority, max_wait=max_wait)
+
+
+@lru_cache(maxsize=32)
+def _takes_stage(kind: Hashable) -> bool:
+    parameters = inspect.signature(kind.acquire).parameters  # type: ignore[attr-defined] # the class of a Limiter
+    return "stage" in parameters or any(it.kind is it.VAR_KEYWORD for it in parameters.values())

@@ -12,6 +12,7 @@ from comfycontrol_async._http._stream import Stream
 from comfycontrol_async._settings import check_kind
 from comfycontrol_async.errors import InvalidArgumentError, ResponseFormatError
 from comfycontrol_async.graph._graph import Graph
+from comfycontrol_async.limits import Stage
 from comfycontrol_async.models import Page, Template, WorkflowSummary
 from comfycontrol_async.resources._checks import check_per_page
 
@@ -47,9 +48,9 @@ def get(path: str, cls: type[T]) -> Request[T]:
     return Request(method="GET", path=path, structure=structurer(cls))
 
 
-def get_one(path: str, cls: type[T], id: str, *, field: str = "id") -> Request[T]:
+def get_one(path: str, cls: type[T], id: str, *, field: str = "id", stage: Stage = Stage.OTHER) -> Request[T]:
     """Make a GET whose answer is the `cls` of this id, or a list of what belongs to it, and to no other."""
-    return Request(method="GET", path=path, structure=about(id, structurer(cls), field))
+    return Request(method="GET", path=path, structure=about(id, structurer(cls), field), stage=stage)
 
 
 def about(id: str, structure: Callable[[Any], T], field: str = "id") -> Callable[[Any], T]:
@@ -80,7 +81,7 @@ def with_json(
 
 def command(path: str) -> Request[None]:
     """Make a POST without a body that may be repeated and answers with nothing: interrupt, cancel."""
-    return Request(method="POST", path=path, structure=lambda _: None, answer=Answer.NOTHING)
+    return Request(method="POST", path=path, structure=lambda _: None, answer=Answer.NOTHING, stage=Stage.CANCEL)
 
 
 def listing(send: Send, path: str, cls: type[T], key: str, per_page: int, status: str | None = None) -> Pager[T]:

@@ -11,6 +11,7 @@ from comfycontrol_async._http._request import Request
 from comfycontrol_async._http._sse import EventParser
 from comfycontrol_async._http._stream import Stream
 from comfycontrol_async.errors import ResponseFormatError
+from comfycontrol_async.limits import Stage
 from comfycontrol_async.models import WorkflowStatus, WorkflowUpdate
 from comfycontrol_async.resources._calls import Open
 from comfycontrol_async.resources._checks import check_id
@@ -31,7 +32,7 @@ async def open_events(open: Open, id: str) -> Stream:
         ResponseFormatError: the answer is no event stream, such as the page of a proxy.
     """
     path = f"/v1/workflow/{check_id(id)}/subscribe"
-    stream = await open(Request(method="GET", path=path, structure=_update, stream=True))
+    stream = await open(Request(method="GET", path=path, structure=_update, stream=True, stage=Stage.FINISH))
     media_type = stream.headers.get("Content-Type", _MEDIA_TYPE)
     if media_type.partition(";")[0].strip().lower() != _MEDIA_TYPE:
         stream.close()

@@ -23,6 +23,7 @@ from comfycontrol_async.graph._issues import raise_errors
 from comfycontrol_async.graph._names import NAME_LIMIT
 from comfycontrol_async.graph._parameters import fill
 from comfycontrol_async.graph._placeholders import Parameter, ParameterKind
+from comfycontrol_async.limits import Stage
 from comfycontrol_async.models import Workflow, WorkflowSummary
 from comfycontrol_async.resources._calls import GraphSource, Send
 from comfycontrol_async.resources._checks import check_text, join_tags
@@ -42,7 +43,14 @@ async def make(send: Send, path: str, form: Form, name: str) -> WorkflowSummary:
     Raises:
         SubmitOutcomeUnknownError: it may or may not have been made; the cause is attached.
     """
-    request = Request(method="POST", path=path, structure=structurer(WorkflowSummary), form=form, repeat=Repeat.NEVER)
+    request = Request(
+        method="POST",
+        path=path,
+        structure=structurer(WorkflowSummary),
+        form=form,
+        repeat=Repeat.NEVER,
+        stage=Stage.CREATE,
+    )
     try:
         return await send(request)
     except ComfyControlError as error:

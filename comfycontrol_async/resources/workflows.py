@@ -6,6 +6,7 @@ from contextlib import aclosing
 from typing import Any
 
 from comfycontrol_async._http._paginate import Pager
+from comfycontrol_async.limits import Stage
 from comfycontrol_async.models import Output, Workflow, WorkflowStatus, WorkflowSummary, WorkflowUpdate
 from comfycontrol_async.resources._calls import GraphSource, Open, Send, command, get_one, listing
 from comfycontrol_async.resources._checks import check_id
@@ -40,7 +41,7 @@ class WorkflowsResource:
         Raises:
             NotFoundError: it does not exist, or is someone else's.
         """
-        return await self._send(get_one(f"/v1/workflow/{check_id(id)}", Workflow, str(id)))
+        return await self._send(get_one(f"/v1/workflow/{check_id(id)}", Workflow, str(id), stage=Stage.FINISH))
 
     async def create(
         self, graph: GraphSource, *, name: str, params: Mapping[str, Any] | None = None, tags: Iterable[str] = ()
@@ -88,7 +89,8 @@ class WorkflowsResource:
         Raises:
             NotFoundError: it is not completed, or (as one page of the documentation has it) completed without any.
         """
-        return await self._send(get_one(f"/v1/workflow/{check_id(id)}/outputs", _Outputs, str(id), field="workflow_id"))
+        path = f"/v1/workflow/{check_id(id)}/outputs"
+        return await self._send(get_one(path, _Outputs, str(id), field="workflow_id", stage=Stage.FINISH))
 
     async def subscribe(self, id: str) -> AsyncGenerator[WorkflowUpdate, None]:
         """Give a workflow's updates over one connection, as the API sends them: about one each 2 s, at most 120.
