@@ -60,7 +60,11 @@ class ComfyControl(MapVerb):
         base_url: default: COMFYCONTROL_BASE_URL, else https://api.comfycontrol.app.
         session: an aiohttp session to use as it is for API calls; it is never closed or changed. Downloads from the
             storage host always go through a session of our own, which knows no credential.
-        limiter: default: one that all clients of this origin and event loop share.
+        limiter: default: one budget for all programs of this user and machine that reach the same API through the same
+            proxy, kept in a file in the user's cache directory; COMFYCONTROL_LIMITER (`local`, `file[:path]` or
+            `redis://...`, each with `?limit=40&period=10`) chooses otherwise. The server counts by address: a client
+            whose requests leave by another one (a session with a `local_addr` or a connector of its own) needs a
+            limiter of its own, such as `FileLimiter(path)` with a path for each address.
         retry, watch: see the classes.
         timeouts: how long one attempt may take; a number is the total, in seconds.
         max_rate_limit_wait: seconds; a longer wait for the rate limit raises RateLimitWaitError before anything is

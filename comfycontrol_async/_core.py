@@ -10,7 +10,7 @@ from comfycontrol_async._http._sessions import Sessions
 from comfycontrol_async._http._storage import Storage
 from comfycontrol_async.batch._leaving import Leaving
 from comfycontrol_async.limits import Limiter, Priority
-from comfycontrol_async.limits._shared import shared_limiter
+from comfycontrol_async.limits._default import default_limiter
 from comfycontrol_async.resources import WorkflowsResource
 from comfycontrol_async.runs._background import Background
 from comfycontrol_async.runs._download import Downloader
@@ -106,7 +106,7 @@ def tools_of(core: Core, pipeline: Pipeline, route: Route) -> RunTools:
 
 
 def limiter_source(given: Limiter | None, sessions: Sessions) -> Callable[[], Limiter]:
-    """Return a function that gives the client's limiter: the given one, or the one shared by its origin and loop."""
+    """Return a function that gives the client's limiter: the given one, or the default of its server and proxy."""
     if given is not None:
         return lambda: given
     origin = str(sessions.base_url.origin())
@@ -115,7 +115,7 @@ def limiter_source(given: Limiter | None, sessions: Sessions) -> Callable[[], Li
     def default() -> Limiter:
         nonlocal known
         if known is None or not sessions.binding.is_running():
-            known = shared_limiter(origin)
+            known = default_limiter(origin, sessions.proxy or sessions.proxy_of(sessions.base_url))
         return known
 
     return default

@@ -8,6 +8,7 @@ import sys
 from collections.abc import AsyncIterator, Iterator
 from types import SimpleNamespace
 from typing import Any
+from uuid import uuid4
 
 import aiohttp
 import aioresponses.core
@@ -67,8 +68,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(autouse=True)
 def _no_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
     """Keep the settings of the machine out of the tests, and what they leave behind off the machine."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
-    for name in ("COMFYCONTROL_API_TOKEN", "COMFYCONTROL_BASE_URL"):
+    # A directory for each test: a budget is shared by all programs that use it.
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache" / uuid4().hex))
+    for name in ("COMFYCONTROL_API_TOKEN", "COMFYCONTROL_BASE_URL", "COMFYCONTROL_LIMITER"):
         monkeypatch.delenv(name, raising=False)
     for scheme in ("http", "https", "all", "no"):
         for name in (f"{scheme}_proxy", f"{scheme}_proxy".upper()):

@@ -18,6 +18,7 @@ import pytest
 
 import comfycontrol_async
 from comfycontrol_async import ComfyControl, errors, limits, models, resources, testing
+from comfycontrol_async.limits.file import FileLimiter
 
 PACKAGE = "comfycontrol_async"
 ROOT = Path(comfycontrol_async.__file__).parent
@@ -497,7 +498,7 @@ def test_resource_endpoints_are_all() -> None:
 def test_attributes() -> None:
     """A client tells its limiter and its address, and the fields of models and snapshots are those of the contract."""
     client = ComfyControl("cfc_contract", base_url="https://contract.test")
-    assert isinstance(client.limiter, comfycontrol_async.LocalLimiter)
+    assert isinstance(client.limiter, FileLimiter)
     assert client.base_url == "https://contract.test"
     assert {field.name for field in attrs.fields(comfycontrol_async.Page)} == {
         *("items", "total", "number", "per_page", "invalid_items")

@@ -9,13 +9,11 @@ import os
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, NoReturn
-from zlib import crc32
 
 import typer
 
 from comfycontrol_async import ComfyControl, ComfyControlError, ConfigurationError, DownloadError, RetryPolicy
 from comfycontrol_async.cli._show import error_console, print_error, print_note, sanitize
-from comfycontrol_async.limits.file import FileLimiter
 
 INTERRUPTED = 130
 
@@ -47,22 +45,7 @@ def connect(retry: RetryPolicy | None = None) -> ComfyControl:
             f"no API token: set the environment variable {TOKEN_VARIABLE}; "
             "tokens are made in the account settings of the ComfyControl dashboard"
         )
-    return ComfyControl(retry=retry, limiter=_machine_limiter())
-
-
-def _machine_limiter() -> FileLimiter | None:
-    """Return a limiter that knows what other programs of this machine have spent; None when it has no place."""
-    base_url = os.environ.get(BASE_URL_VARIABLE, "").strip()
-    try:
-        limiter = FileLimiter()
-        if base_url:  # another server, another budget
-            path = limiter.path
-            limiter = FileLimiter(path.with_stem(f"{path.stem}-{crc32(base_url.encode()):08x}"))
-        limiter.snapshot()
-    except ConfigurationError as error:
-        print_note(f"warning: what other programs send is not counted: {error}")
-        return None
-    return limiter
+    return ComfyControl(retry=retry)
 
 
 def check_directory(directory: Path) -> None:

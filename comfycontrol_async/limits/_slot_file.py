@@ -153,9 +153,7 @@ class SlotFile:
 
     def rebuild(self, now: float, free_at: float) -> bytes:
         """Write the file anew with every slot taken until then; return it up to the members. The lock is held."""
-        body = array("d", [NEVER, NEVER, NEVER, 0.0, NEVER, now, 0.0, float(crc32(os.urandom(8)))])
-        body.extend([free_at, 0.0, 0.0] * self._rule.limit)
-        content = self._head.ljust(HEAD, b"\0") + body.tobytes()
+        content = self._head.ljust(HEAD, b"\0") + blank(self._rule, now, free_at).tobytes()
         os.ftruncate(self.fd, 0)
         os.ftruncate(self.fd, self._size)
         # The magic comes last, so that a file that was half written is not taken for a whole one.
@@ -211,6 +209,18 @@ class SlotFile:
         return bool(touched > now + 1.0 and not any(boot))
 
 
+def blank(rule: Rule, now: float, free_at: float) -> "array[float]":
+    """Return what stands between constants and members in a new file, with every slot taken until `free_at`."""
+    body = array("d", (NEVER, NEVER, NEVER, 0.0, NEVER, now, 0.0, _new_serial()))
+    body.extend([free_at, 0.0, 0.0] * rule.limit)
+    return body
+
+
+def _new_serial() -> float:
+    # A random one: slots of grants before the file was made anew must not be taken for new ones.
+    return float(crc32(os.urandom(8)))
+
+
 def head_of(rule: Rule) -> bytes:
     """Return the constants of a file for this rule."""
     constants = _CONSTANTS.pack(MAGIC, VERSION, rule.limit, rule.period, boot_id(), clock_id())
@@ -252,7 +262,7 @@ def clamp(data: "array[float]", rule: Rule, now: float) -> bool:
         (CONTENDED, furthest + LONGEST_COOLDOWN, soon),
         (RECORDS, MEMBERS, 0.0),
         (GRANTED, _MOST, rule.limit + 1.0),
-        (SERIAL, _MOST, float(crc32(os.urandom(8)))),
+        (SERIAL, _MOST, _new_serial()),
     ):
         if not data[place] <= most or (place in (RECORDS, GRANTED, SERIAL) and not data[place] >= 0):
             data[place] = instead

@@ -88,6 +88,9 @@ class Place(Protocol):
     def close(self) -> None:
         """Let go of them."""
 
+    def after_fork(self) -> None:
+        """Let go, in a forked child, of what is the parent's."""
+
 
 class SlotTable:
     """The store (`SlotStore`)."""
@@ -163,7 +166,7 @@ class SlotTable:
 
     def after_fork(self) -> None:
         """Open the file anew: the lock of the parent's would be ours as well."""
-        self._place.close()
+        self._place.after_fork()
         self._doubles = None
         self._rename()
 

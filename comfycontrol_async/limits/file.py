@@ -7,7 +7,7 @@ from pathlib import Path
 
 from comfycontrol_async._clock import SYSTEM_CLOCK, Clock
 from comfycontrol_async.errors import ComfyControlError, ConfigurationError
-from comfycontrol_async.limits._machine import default_path
+from comfycontrol_async.limits._machine import default_path, own_directory, remove_unused, secure
 from comfycontrol_async.limits._rule import PacingMode, Rule
 from comfycontrol_async.limits._scheduler import Scheduler
 from comfycontrol_async.limits._slot_file import LockBusyError, SlotFile
@@ -64,8 +64,15 @@ class FilePlace:
         if file is not None:
             file.close()
 
+    def after_fork(self) -> None:
+        """Close the file, in a forked child: the lock of the parent's open file would be ours as well."""
+        self.close()
+
     def _open(self, now: float) -> SlotFile:
         self._looked_at = -math.inf
+        if self.path.parent == own_directory():
+            secure(self.path.parent)
+            remove_unused(self.path.parent, SYSTEM_CLOCK.utcnow().timestamp())
         return SlotFile(self.path, self._rule, now)
 
     def _follow_path(self, file: SlotFile, now: float) -> SlotFile:

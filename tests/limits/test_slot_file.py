@@ -70,7 +70,7 @@ def test_default_path(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("sys.platform", "linux")
     path = FileLimiter().path
     assert path.parent == tmp_path / "comfycontrol"
-    assert path.name.startswith("limit-40-per-10s-")
+    assert path.name.startswith("api.comfycontrol.app-40-per-10s-")
     assert FileLimiter(limit=41).path != path
     monkeypatch.setenv("XDG_CACHE_HOME", "relative")
     assert FileLimiter().path.parent.parent == Path.home() / ".cache"
