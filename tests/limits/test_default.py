@@ -192,6 +192,11 @@ def test_modes(cache: Path) -> None:
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
+def _text(path: Path, elsewhere: Path) -> None:
+    path.parent.mkdir()
+    path.write_text("hello")
+
+
 def _link(path: Path, elsewhere: Path) -> None:
     path.parent.mkdir()
     elsewhere.write_bytes(b"")
@@ -202,7 +207,7 @@ UNUSABLE: dict[str, Callable[[Path, Path], object]] = {
     "no directory can be made": lambda path, elsewhere: path.parent.write_text(""),
     "a link in its place": _link,
     "a directory in its place": lambda path, elsewhere: path.mkdir(parents=True),
-    "another program's file": lambda path, elsewhere: (path.parent.mkdir(), path.write_text("hello")),
+    "another program's file": _text,
 }
 
 
