@@ -65,7 +65,8 @@ class PartFile:
         size = sum(map(len, pieces))
         if hasattr(os, "posix_fadvise"):
             # Lets the disk begin at once, so that making the bytes durable at the end is not all of the work.
-            os.posix_fadvise(self._opened.fileno(), self._written, size, os.POSIX_FADV_DONTNEED)
+            with suppress(OSError):
+                os.posix_fadvise(self._opened.fileno(), self._written, size, os.POSIX_FADV_DONTNEED)
         self._written += size
 
     def rewind(self) -> None:
@@ -141,7 +142,8 @@ def _rename_to_new(part: Path, target: Path) -> None:
         os.close(os.open(target, _NEW_FILE, 0o666))
         os.replace(part, target)
     else:
-        part.unlink()
+        with suppress(OSError):  # the file has its name, whatever becomes of the other one
+            part.unlink()
 
 
 def _sync_directory(directory: Path) -> None:
