@@ -212,7 +212,8 @@ class PartFileWriter:
         """Remove the file, once no thread writes to it."""
         if self._writing is not None:
             await asyncio.wait([self._writing])
-            self._writing.cancelled() or self._writing.exception()  # the first error goes first
+            if not self._writing.cancelled():
+                self._writing.exception()  # looked at, so that asyncio does not log it: the first error goes first
         await asyncio.to_thread(self._part.discard)
 
     async def _begin_lot(self) -> None:
