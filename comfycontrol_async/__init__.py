@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from comfycontrol_async._client import ComfyControl
     from comfycontrol_async._http._config import Timeouts, WatchPolicy
     from comfycontrol_async._http._paginate import Pager
+    from comfycontrol_async._http._request import RawResponse
     from comfycontrol_async._http._retry import RetryPolicy
     from comfycontrol_async.batch import BatchPlan, Journal, JournalEntry, JournalState, MapProgress, MapResult
     from comfycontrol_async.errors import (
@@ -122,6 +123,7 @@ __all__ = [
     "RateLimitSnapshot",
     "RateLimitWaitError",
     "RateLimitedError",
+    "RawResponse",
     "RequestTimeoutError",
     "ResponseFormatError",
     "ResponseLostError",
@@ -163,6 +165,7 @@ _HOMES = {
     "_client": "ComfyControl",
     "_http._config": "Timeouts WatchPolicy",
     "_http._paginate": "Pager",
+    "_http._request": "RawResponse",
     "_http._retry": "RetryPolicy",
     "batch": "BatchPlan Journal JournalEntry JournalState MapProgress MapResult",
     "errors": "APIError AuthenticationError BadRequestError ClientClosedError ClientLoopError ComfyControlError "
@@ -185,7 +188,7 @@ _HOMES = {
     "runs._stores": "ObjectStore",
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
-_ROOMS = ("batch", "errors", "graph", "limits", "models", "resources", "runs")
+_ROOMS = ("batch", "errors", "events", "graph", "limits", "models", "resources", "runs")
 
 if not TYPE_CHECKING:  # where types are checked, the imports above say what there is, and nothing else is
 

@@ -3,31 +3,30 @@
 import asyncio
 import copy
 import os
-import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, Self
 
 import aiohttp
 import attrs
 
 from comfycontrol_async._clock import SYSTEM_CLOCK
-from comfycontrol_async._core import UNSET, Core, Unset, limiter_source, route_of, submitter_of, tools_of
+from comfycontrol_async._core import UNSET, Core, Unset, make_pipeline, route_of, submitter_of, tools_of
 from comfycontrol_async._http._config import (
     Timeouts,
     WatchPolicy,
-    check_limiter,
     check_wait,
     name_user_agent,
     read_base_url,
     read_timeouts,
     read_token,
 )
+from comfycontrol_async._http._hooks import E
+from comfycontrol_async._http._logging import configure as configure_logging
 from comfycontrol_async._http._pipeline import Pipeline
 from comfycontrol_async._http._proxies import check_proxy
 from comfycontrol_async._http._retry import RetryPolicy
 from comfycontrol_async._http._sessions import Sessions
 from comfycontrol_async._http._storage import Storage
-from comfycontrol_async._http._transport import Transport
 from comfycontrol_async._settings import check_kind, check_seconds
 from comfycontrol_async.batch import BatchPlan
 from comfycontrol_async.batch._plan import plan_batch
@@ -43,7 +42,7 @@ from comfycontrol_async.resources import (
     UserResource,
     WorkflowsResource,
 )
-from comfycontrol_async.resources._calls import GraphSource, raw
+from comfycontrol_async.resources._calls import GraphSource, raw_request
 from comfycontrol_async.resources._checks import check_id
 from comfycontrol_async.runs._cancel import cancel_for_good
 from comfycontrol_async.runs._draft import prepare_submit
@@ -95,23 +94,12 @@ class ComfyControl(MapVerb):
         proxy: str | None = None,
         trace_configs: Sequence[aiohttp.TraceConfig] = (),
     ) -> None:
-        check_limiter(limiter)
+        configure_logging(os.environ)
         agent = name_user_agent(user_agent)
         found = read_token(token, os.environ)
-        sessions = Sessions(
-            read_base_url(base_url, os.environ),
-            session=session,
-            proxy=check_proxy(proxy),
-            trace_configs=trace_configs,
-        )
-        pipeline = Pipeline(
-            transport=Transport(sessions, found, user_agent=agent),
-            limiter=limiter_source(limiter, sessions),
-            retry=check_kind("retry", RetryPolicy() if retry is None else retry, RetryPolicy, ConfigurationError),
-            timeouts=read_timeouts(timeouts),
-            chance=random.random,
-            max_wait=check_wait(max_rate_limit_wait),
-        )
+        address = read_base_url(base_url, os.environ)
+        sessions = Sessions(address, session=session, proxy=check_proxy(proxy), trace_configs=trace_configs)
+        pipeline = make_pipeline(sessions, found, agent, limiter, retry, timeouts, max_rate_limit_wait)
         storage = Storage(sessions, user_agent=agent)
         policy = check_kind("watch", WatchPolicy() if watch is None else watch, WatchPolicy, ConfigurationError)
         self._assemble(Core.make(pipeline, storage, policy), pipeline)
@@ -173,6 +161,19 @@ class ComfyControl(MapVerb):
         sibling._assemble(self._core, attrs.evolve(self._pipeline, **changes))
         return sibling
 
+    def on(self, event_class: type[E], callback: Callable[[E], object]) -> Callable[[], None]:
+        """Call `callback` with every event of a class of `comfycontrol_async.events`; return a function that ends it.
+
+        Raises:
+            InvalidArgumentError: it is no event class, or the callback cannot be called.
+        """
+        return self._pipeline.hooks.on(event_class, callback)
+
+    @property
+    def drift(self) -> str:
+        """What the service sent that this version does not know, counted: a short text for an issue, "" for nothing."""
+        return str(self._pipeline.drift)
+
     async def aclose(self) -> None:
         """Close the session that was opened here, for this client and its siblings; any number of times."""
         await self._core.close()
@@ -194,6 +195,7 @@ class ComfyControl(MapVerb):
         *,
         params: Mapping[str, str | int | float | bool] | None = None,
         json: Any = None,
+        raw: bool = False,
     ) -> Any:
         """Call an endpoint that this package does not know: limited, and repeated where that is safe, as everything.
 
@@ -202,6 +204,7 @@ class ComfyControl(MapVerb):
             path: "/v1/..." on the API's own origin.
             params: the query.
             json: the body.
+            raw: return a `RawResponse` (status, headers, request id, body) in the place of the JSON.
 
         Returns:
             The parsed JSON, None for an empty body.
@@ -210,7 +213,7 @@ class ComfyControl(MapVerb):
             InvalidArgumentError: the path is no path, or the body no JSON.
             TransportError, APIError, ResponseFormatError, RateLimitWaitError: as every call.
         """
-        return await self._pipeline.send(raw(method, path, params, json))
+        return await self._pipeline.send(raw_request(method, path, params, json, raw))
 
     # Verbs
 

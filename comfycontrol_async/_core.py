@@ -1,14 +1,20 @@
 """Core: what a client and its siblings, made by `with_options`, share; complete when it is made."""
 
+import random
 from collections.abc import Callable
 
 import attrs
 
-from comfycontrol_async._http._config import WatchPolicy
+from comfycontrol_async._http._config import Timeouts, WatchPolicy, check_limiter, check_wait, read_timeouts
+from comfycontrol_async._http._hooks import Hooks
 from comfycontrol_async._http._pipeline import Pipeline
+from comfycontrol_async._http._retry import RetryPolicy
 from comfycontrol_async._http._sessions import Sessions
 from comfycontrol_async._http._storage import Storage
+from comfycontrol_async._http._transport import Transport
+from comfycontrol_async._settings import check_kind
 from comfycontrol_async.batch._leaving import Leaving
+from comfycontrol_async.errors import ConfigurationError
 from comfycontrol_async.limits import Limiter, Priority
 from comfycontrol_async.limits._default import default_limiter
 from comfycontrol_async.resources import WorkflowsResource
@@ -39,6 +45,7 @@ class Core:
     watcher: Watcher
     keys: KeyIndex
     background: Background
+    hooks: Hooks
     leaving: Leaving = attrs.field(factory=Leaving)
 
     @classmethod
@@ -56,6 +63,7 @@ class Core:
             watcher=Watcher(bulk, direct, policy, pipeline.limiter, ledger, pipeline.clock),
             keys=KeyIndex(direct.workflows, ledger, pipeline.transport.server_time, pipeline.clock),
             background=Background(),
+            hooks=pipeline.hooks,
         )
 
     async def close(self) -> None:
@@ -64,6 +72,7 @@ class Core:
         await self.watcher.close()
         await self.keys.close()
         await self.background.close()
+        await self.hooks.aclose()
         await self.sessions.close()
 
 
@@ -102,6 +111,31 @@ def tools_of(core: Core, pipeline: Pipeline, route: Route) -> RunTools:
         ledger=core.ledger,
         downloader=downloader,
         clock=pipeline.clock,
+    )
+
+
+def make_pipeline(
+    sessions: Sessions,
+    token: str,
+    user_agent: str,
+    limiter: Limiter | None,
+    retry: RetryPolicy | None,
+    timeouts: Timeouts | float | None,
+    max_wait: float | None,
+) -> Pipeline:
+    """Return the way of a client's requests.
+
+    Raises:
+        ConfigurationError: an option has a wrong type, or is out of its range.
+    """
+    check_limiter(limiter)
+    return Pipeline(
+        transport=Transport(sessions, token, user_agent=user_agent),
+        limiter=limiter_source(limiter, sessions),
+        retry=check_kind("retry", RetryPolicy() if retry is None else retry, RetryPolicy, ConfigurationError),
+        timeouts=read_timeouts(timeouts),
+        chance=random.random,
+        max_wait=check_wait(max_wait),
     )
 
 

@@ -70,7 +70,7 @@ def _no_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.Te
     """Keep the settings of the machine out of the tests, and what they leave behind off the machine."""
     # A directory for each test: a budget is shared by all programs that use it.
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache" / uuid4().hex))
-    for name in ("COMFYCONTROL_API_TOKEN", "COMFYCONTROL_BASE_URL", "COMFYCONTROL_LIMITER"):
+    for name in ("COMFYCONTROL_API_TOKEN", "COMFYCONTROL_BASE_URL", "COMFYCONTROL_LIMITER", "COMFYCONTROL_LOG"):
         monkeypatch.delenv(name, raising=False)
     for scheme in ("http", "https", "all", "no"):
         for name in (f"{scheme}_proxy", f"{scheme}_proxy".upper()):

@@ -469,6 +469,19 @@ async def test_request_may_answer_nothing(api: ScriptedApi, comfy: ComfyControl,
     assert await comfy.request("PUT", "/v1/new") == value
 
 
+@pytest.mark.parametrize("body", [b'{"a": 1}', b"", b"\x89PNG"], ids=repr)
+async def test_request_raw(api: ScriptedApi, comfy: ComfyControl, body: bytes) -> None:
+    """With `raw` the whole answer comes as it is, headers in any case; errors are raised all the same."""
+    api.answer("GET", "/v1/new", status=202, body=body, headers={"cf-ray": "ray-1", "X-New": "yes"})
+    answer = await comfy.request("GET", "/v1/new", raw=True)
+    assert (answer.status, answer.request_id, answer.body) == (202, "ray-1", body)
+    assert answer.headers["x-new"] == "yes"
+    assert "PNG" not in repr(answer)
+    api.answer("GET", "/v1/new", status=404)
+    with pytest.raises(NotFoundError):
+        await comfy.request("GET", "/v1/new", raw=True)
+
+
 async def test_request_errors(api: ScriptedApi, comfy: ComfyControl) -> None:
     """Errors are those of every call."""
     api.answer("GET", "/v1/new", {"message": "requested entity not found"}, status=404)

@@ -12,7 +12,7 @@ import aiohttp
 from comfycontrol_async._clock import Clock, Timer
 from comfycontrol_async._http._faults import Resent
 from comfycontrol_async._http._retry import Fate
-from comfycontrol_async._http._tcp import headers_size, tcp_state
+from comfycontrol_async._http._tcp import headers_size, tcp_state, watch_arrival
 from comfycontrol_async.limits import Permit
 
 # Connections out of the pool that turn out unusable before anything is written: each is dropped for another.
@@ -91,7 +91,10 @@ class Attempt:
         if protocol is None or protocol.should_close or (state is not None and not state.is_open):
             raise _Stale
         self.sent = True
-        self.permit.sent()
+        if state is None or transport is None or request.proxy is not None:
+            self.permit.sent()
+        else:
+            self.permit.sent(watch_arrival(transport, state, request.size_of_headers))
         if self._silence is not None:
             self._watch(request, connection, self._silence)
 

@@ -16,6 +16,7 @@ import attrs
 from cattrs import ClassValidationError, Converter
 from cattrs.gen import make_dict_structure_fn
 
+from comfycontrol_async._http._drift import note_fields, note_value
 from comfycontrol_async.errors import ResponseFormatError
 from comfycontrol_async.models import InvalidItem, OpenEnum, Page
 
@@ -170,6 +171,7 @@ def _enum_hook(cls: type[OpenEnum]) -> Callable[[Any, Any], OpenEnum]:
             pass
         if not isinstance(value, str):
             raise ValueError(f"expected text, found {_kind(value)}")
+        note_value(cls.__name__, value)
         if (cls.__name__, value) not in _seen_unknown and len(_seen_unknown) < 100:
             _seen_unknown.add((cls.__name__, value))
             log.warning("the service knows a %s that this version does not: %.50r", cls.__name__, value)
@@ -237,10 +239,13 @@ def _dict_hook(converter: Converter, cls: Any) -> Callable[[Any, Any], dict[Any,
 
 def _object_hook(converter: Converter, cls: Any) -> Callable[[Any, Any], Any]:
     generated = make_dict_structure_fn(cls, converter)
+    known = frozenset(field.name for field in attrs.fields(cls))
 
     def structure(value: Any, cls: Any) -> Any:
         if type(value) is not dict:
             raise ValueError(f"expected an object, found {_kind(value)}")
+        if not value.keys() <= known:
+            note_fields(cls.__name__, value.keys() - known)
         return generated(value, cls)
 
     return structure

@@ -1,6 +1,5 @@
 """Pipeline: the one request loop, from a `Request` to its value: limiter -> attempt -> classify -> retry."""
 
-import logging
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
@@ -8,9 +7,12 @@ import attrs
 
 from comfycontrol_async._clock import SYSTEM_CLOCK, Clock
 from comfycontrol_async._http._attempts import Attempts
+from comfycontrol_async._http._call import Call
 from comfycontrol_async._http._config import Timeouts
 from comfycontrol_async._http._decode import parse_json
+from comfycontrol_async._http._drift import Drift
 from comfycontrol_async._http._faults import Failure
+from comfycontrol_async._http._hooks import Hooks
 from comfycontrol_async._http._request import Answer, Request, Response
 from comfycontrol_async._http._retry import Fate, RetryPolicy, retry_after
 from comfycontrol_async._http._stream import Stream
@@ -19,10 +21,8 @@ from comfycontrol_async.errors import APIError, BadRequestError, ResponseFormatE
 from comfycontrol_async.limits import Limiter, Permit, Priority, Stage
 from comfycontrol_async.limits._protocol import acquire_in_stage
 
-log = logging.getLogger("comfycontrol_async.http")
-
 T = TypeVar("T")
-A = TypeVar("A")
+A = TypeVar("A", Response, Stream)
 
 
 @attrs.frozen(kw_only=True)
@@ -43,6 +43,9 @@ class Pipeline:
     clock: Clock = SYSTEM_CLOCK
     attempts: Attempts = attrs.field(factory=Attempts)
 
+    hooks: Hooks = attrs.field(factory=Hooks)
+    drift: Drift = attrs.field(factory=Drift)
+
     async def send(self, request: Request[T]) -> T:
         """Send `request` and return its value.
 
@@ -53,12 +56,13 @@ class Pipeline:
         """
         fetch = _forgiving(self.transport.fetch) if request.answer is Answer.NOTHING else self.transport.fetch
         answer = await self._repeat(request, fetch)
-        try:
-            return request.structure(_value(request, answer))
-        except ResponseFormatError as error:
-            error.method, error.path = request.method, request.path
-            self.transport.clean(error)
-            raise
+        with self.drift.collecting():
+            try:
+                return request.structure(_value(request, answer))
+            except ResponseFormatError as error:
+                error.method, error.path = request.method, request.path
+                self.transport.clean(error)
+                raise
 
     async def open(self, request: Request[Any]) -> Stream:
         """Send a `request` for a stream and return it once its headers are here; the caller closes it.
@@ -69,46 +73,80 @@ class Pipeline:
         return await self._repeat(request, self.transport.open)
 
     async def _repeat(
-        self, request: Request[Any], attempt: Callable[[Request[Any], Permit, Timeouts], Awaitable[A | Failure]]
+        self, request: Request[Any], send_once: Callable[[Request[Any], Permit, Timeouts], Awaitable[A | Failure]]
     ) -> A:
-        """Make attempts until one succeeds or the retry policy gives up."""
-        permit = await self._acquire(request.stage)
-        started = self.clock.monotonic()
-        attempts = 0
+        """Make attempts until one succeeds or the retry policy gives up, and report the call."""
+        call = Call(request.method, request.path, self.hooks, self.clock)
+        try:
+            answer = await self._attempts(request, send_once, call)
+        except BaseException as error:
+            call.finished(error)
+            raise
+        call.finished(None)
+        return answer
+
+    async def _attempts(
+        self,
+        request: Request[Any],
+        send_once: Callable[[Request[Any], Permit, Timeouts], Awaitable[A | Failure]],
+        call: Call,
+    ) -> A:
+        permit = await self._acquire(request, call)
         while True:
             self.attempts.leave(request)
-            answer = await attempt(request, permit, self.timeouts)
+            try:
+                answer = await send_once(request, permit, self.timeouts)
+            except BaseException as error:
+                call.broken_off(error)
+                raise
+            call.answered(answer)
             if not isinstance(answer, Failure):
                 return answer
-            error, fate = answer.error, answer.fate
-            asked = error.retry_after if isinstance(error, APIError) else None
-            if fate is not Fate.REFUSED:
-                attempts += 1
-            delay = retry_after(
-                self.retry,
-                fate,
-                request.repeat,
-                attempt=attempts,
-                elapsed=self.clock.monotonic() - started,
-                asked=asked,
-                chance=self.chance(),
-            )
-            if fate is Fate.REFUSED:
-                self.limiter().cool_down(asked or 0.0)
+            self.drift.status(request.method, request.path, answer.error)
+            delay = self._delay(request, answer, call)
             if delay is None:
-                raise error
-            log.info("%s %s: %s; again in %.2f s", request.method, request.path, error, delay)
-            if fate is Fate.REFUSED:
-                permit = await permit.requeue(max_wait=self.max_wait)
+                raise answer.error
+            refused = answer.fate is Fate.REFUSED
+            call.again(delay, refused)
+            if refused:
+                permit = await self._requeue(permit, call)
             else:
                 await self.clock.sleep(delay)
-                permit = await self._acquire(request.stage)
+                permit = await self._acquire(request, call)
 
-    async def _acquire(self, stage: Stage) -> Permit:
+    def _delay(self, request: Request[Any], failure: Failure, call: Call) -> float | None:
+        """Return the seconds until the next attempt, None to give up; after a 429 the gate is closed."""
+        asked = failure.error.retry_after if isinstance(failure.error, APIError) else None
+        if failure.fate is Fate.REFUSED:
+            self.limiter().cool_down(asked or 0.0)
+            if self.hooks.watches_gate:
+                self.hooks.refused(self.limiter().snapshot().cooldown)
+        return retry_after(
+            self.retry,
+            failure.fate,
+            request.repeat,
+            attempt=call.counted,
+            elapsed=self.clock.monotonic() - call.first_sent,
+            asked=asked,
+            chance=self.chance(),
+        )
+
+    async def _acquire(self, request: Request[Any], call: Call) -> Permit:
         self.transport.bind()
+        limiter = self.limiter()
         # A cancel saves paid work, and the user that asked for it is waiting.
-        priority = Priority.INTERACTIVE if stage is Stage.CANCEL else self.priority
-        return await acquire_in_stage(self.limiter(), priority, self.max_wait, stage)
+        priority = Priority.INTERACTIVE if request.stage is Stage.CANCEL else self.priority
+        self.hooks.waiting(limiter.snapshot, priority)
+        asked_at = self.clock.monotonic()
+        permit = await acquire_in_stage(limiter, priority, self.max_wait, request.stage)
+        call.granted(asked_at)
+        return permit
+
+    async def _requeue(self, permit: Permit, call: Call) -> Permit:
+        asked_at = self.clock.monotonic()
+        permit = await permit.requeue(max_wait=self.max_wait)
+        call.granted(asked_at)
+        return permit
 
 
 Fetch = Callable[[Request[Any], Permit, Timeouts], Awaitable[Response | Failure]]
@@ -134,6 +172,9 @@ def _forgiving(fetch: Fetch) -> Fetch:
 
 
 def _value(request: Request[Any], answer: Response) -> Any:
-    if request.answer is Answer.NOTHING or (request.answer is Answer.MAYBE and not answer.body.strip()):
+    if request.answer is Answer.RAW:
+        return answer
+    empty = not answer.body or answer.body.isspace()
+    if request.answer is Answer.NOTHING or (request.answer is Answer.MAYBE and empty):
         return None
     return parse_json(answer.body, answer.headers.get("Content-Type", ""))

@@ -25,6 +25,7 @@ class Answer(Enum):
     JSON = "json"
     NOTHING = "nothing"  # whatever it is, it says nothing: interrupt, cancel
     MAYBE = "maybe"  # JSON, or nothing at all
+    RAW = "raw"  # given as it came
 
 
 @attrs.frozen(kw_only=True)
@@ -44,6 +45,19 @@ class Request(Generic[T]):
     stream: bool = False
     # What it does to the work behind it: decides who goes first at the limiter.
     stage: Stage = Stage.OTHER
+
+
+@attrs.frozen(kw_only=True)
+class RawResponse:
+    """An answer as it came, from `comfy.request(..., raw=True)`; names of headers match in any case.
+
+    `request_id` is Cloudflare's ray id, to quote to support.
+    """
+
+    status: int
+    headers: Mapping[str, str] = attrs.field(repr=False)
+    request_id: str | None
+    body: bytes = attrs.field(repr=False)
 
 
 @attrs.frozen

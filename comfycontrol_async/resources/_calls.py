@@ -7,7 +7,7 @@ from typing import Any, Protocol, TypeVar
 
 from comfycontrol_async._http._convert import page_structurer, structurer
 from comfycontrol_async._http._paginate import Pager
-from comfycontrol_async._http._request import Answer, Repeat, Request
+from comfycontrol_async._http._request import Answer, RawResponse, Repeat, Request, Response
 from comfycontrol_async._http._stream import Stream
 from comfycontrol_async._settings import check_kind
 from comfycontrol_async.errors import InvalidArgumentError, ResponseFormatError
@@ -98,8 +98,12 @@ def listing(send: Send, path: str, cls: type[T], key: str, per_page: int, status
     return Pager(fetch)
 
 
-def raw(method: str, path: str, params: Mapping[str, str | int | float | bool] | None, value: Any) -> Request[Any]:
-    """Make a request for an endpoint that this package does not know; its answer is the parsed JSON, or None.
+def raw_request(
+    method: str, path: str, params: Mapping[str, str | int | float | bool] | None, value: Any, whole: bool
+) -> Request[Any]:
+    """Make a request for an endpoint that this package does not know.
+
+    Its answer is the parsed JSON or None, or with `whole` a `RawResponse`.
 
     Raises:
         InvalidArgumentError: the method, the path or the body cannot be sent.
@@ -117,12 +121,17 @@ def raw(method: str, path: str, params: Mapping[str, str | int | float | bool] |
     return Request(
         method=verb,
         path=path,
-        structure=lambda answer: answer,
+        structure=_raw_response if whole else lambda answer: answer,
         query=_query(params or {}),
         body=None if value is None else encode_json(value),
         repeat=Repeat.SAFE if verb in _IDEMPOTENT else Repeat.NEVER,
-        answer=Answer.MAYBE,
+        answer=Answer.RAW if whole else Answer.MAYBE,
     )
+
+
+def _raw_response(answer: Response) -> RawResponse:
+    headers = answer.headers
+    return RawResponse(status=answer.status, headers=headers, request_id=headers.get("cf-ray"), body=bytes(answer.body))
 
 
 def _query(params: Any) -> dict[str, str]:

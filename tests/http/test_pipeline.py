@@ -751,10 +751,15 @@ async def test_no_secret_is_logged(
     api.answer("PUT", "/v1/user", {"password": "hunter2"})
     with caplog.at_level(logging.DEBUG):
         await settle(clock, pipeline.send(attrs.evolve(PUT, body=b'{"password":"hunter2"}')))
-    told = [record.getMessage() for record in caplog.records if record.name == "comfycontrol_async.http"]
-    assert told == [
-        "PUT /v1/user: PUT /v1/user: 500 broken; again in 1.00 s",
-        "PUT /v1/user: PUT /v1/user: Server disconnected; again in 2.00 s",
+    records = [record for record in caplog.records if record.name == "comfycontrol_async.http"]
+    assert [record.getMessage() for record in records if record.levelno == logging.INFO] == [
+        "PUT /v1/user: 500 broken; again in 1.00 s",
+        "PUT /v1/user: Server disconnected; again in 2.00 s",
+    ]
+    assert [record.getMessage().partition(" in ")[0] for record in records if record.levelno == logging.DEBUG] == [
+        "PUT /v1/user: 500",
+        "PUT /v1/user: ResponseLostError",
+        "PUT /v1/user: 200",
     ]
     assert TOKEN not in caplog.text
     assert "hunter2" not in caplog.text
