@@ -29,7 +29,7 @@ class NodeDefinitions:
         GraphError: it is something else.
     """
 
-    __slots__ = ("_classes", "_info")
+    __slots__ = ("_classes",)
 
     def __init__(self, object_info: Mapping[str, Any]) -> None:
         if not isinstance(object_info, Mapping) or not object_info:
@@ -37,7 +37,6 @@ class NodeDefinitions:
         from comfycontrol_async.graph._node_classes import read_class
 
         self._classes = {str(name): read_class(str(name), info) for name, info in object_info.items()}
-        self._info = object_info
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
@@ -103,9 +102,6 @@ class NodeDefinitions:
 
     def __len__(self) -> int:
         return len(self._classes)
-
-    def __reduce__(self) -> tuple[type["NodeDefinitions"], tuple[Mapping[str, Any]]]:
-        return type(self), (self._info,)
 
     def __repr__(self) -> str:
         return f"<NodeDefinitions {len(self._classes)} classes>"

@@ -6,8 +6,8 @@ from comfycontrol_async.graph._issues import GraphIssue, JsonPath, place_of
 from comfycontrol_async.graph._json import Json, text_of
 
 EXPORT = 'in ComfyUI use "Export (API)", in older versions "Save (API Format)" (with dev mode enabled)'
-# A history entry under its id is the deepest: {id: {"prompt": [number, id, graph, ...]}}.
-_DEEPEST = 3
+# Levels. A history entry under its id has 3: {id: {"prompt": [number, id, graph, ...]}}.
+_DEEPEST = 4
 _MOST_ITEMS = 10_000
 
 

@@ -14,8 +14,6 @@ from comfycontrol_async.graph._issues import shown
 
 TypeName = str | list[Any]
 
-# Types of inputs whose parts have names of their own, which the definition does not list.
-_DYNAMIC = ("COMFY_AUTOGROW_V3", "COMFY_DYNAMICCOMBO_V3", "COMFY_DYNAMICSLOT_V3")
 _UPLOADS = ("image_upload", "video_upload", "audio_upload", "file_upload", "image_folder", "upload")
 _ENDINGS = """
     safetensors sft ckpt pt pt2 pth bin gguf onnx pkl engine yaml png jpg jpeg webp gif bmp mp4 webm mov mkv wav mp3
@@ -53,8 +51,8 @@ class InputDefinition:
 
     @property
     def dynamic(self) -> bool:
-        """Whether it is made of parts that have names of their own."""
-        return self.type in _DYNAMIC
+        """Whether it is made of parts with names of their own, as the types of newer versions are but for one."""
+        return self.type.startswith("COMFY_") and self.type.endswith("_V3") and self.type != "COMFY_MATCHTYPE_V3"
 
 
 @attrs.frozen
@@ -94,7 +92,7 @@ def read_class(name: str, info: object) -> NodeDefinition:
 def _read_input(name: str, spec: object, required: bool) -> InputDefinition:
     # A custom node may say anything here: what is not understood takes anything.
     parts = list(spec) if isinstance(spec, (list, tuple)) and spec else ["*"]
-    config = parts[1] if len(parts) > 1 and isinstance(parts[1], Mapping) else {}
+    config = dict(parts[1]) if len(parts) > 1 and isinstance(parts[1], Mapping) else {}
     listed = isinstance(parts[0], (list, tuple))
     type = "COMBO" if listed else str(parts[0])
     options: Any = parts[0] if listed else config.get("options")

@@ -26,7 +26,7 @@ _CALL = re.compile(r"\$([A-Za-z_]\w*)\((.*)\)", re.DOTALL)
 _KNOWN = re.compile(r"\$(?:text|choice|file|random|timestamp)\(")
 _FILE_NAME = re.compile(r"[A-Za-z0-9_-]{1,255}")
 _NOT_IN_NAMES = re.compile(r'["()\x00-\x1f\x7f]')
-_WORD = re.compile(r"\$[A-Za-z_]\w*")
+_WORD = re.compile(r"\$\{?([A-Za-z_]\w*)|#(choice)\(")
 _QUOTES = {'"': '"', "'": "'", "`": "`", "\u201c": "\u201d", "\u2018": "\u2019", "\u00ab": "\u00bb"}
 # How a BOOLEAN input reads what a placeholder is filled with.
 BOOLEANS = 'a BOOLEAN input takes any text but "" for true: to say false, send ""'
@@ -153,7 +153,10 @@ def _word_fault(text: str) -> Finding | None:
     word = _WORD.match(text)
     if word is None:
         return None
-    advice = f"to ask for a value write $text({word[0][1:]})" if word[0][1:] not in _READERS else "parentheses missing"
+    if word[2]:
+        advice = "the sign is $: write $choice(...)"
+    else:
+        advice = f"to ask for a value write $text({word[1]})" if word[1] not in _READERS else "parentheses missing"
     return "warning", f"{shown(text)} is sent as it stands, for it is no placeholder; {advice}"
 
 

@@ -33,6 +33,7 @@ def one(value: object) -> Graph:
         ({"prompt": CORE, "client_id": "x"}, 'use what is under its "prompt"'),
         ({"input": {"workflow": CORE, "images": []}}, 'use what is under its "input.workflow"'),
         ({"id": "x", "input": {"prompt": CORE}}, 'use what is under its "input.prompt"'),
+        ({"data": {"input": {"workflow": {"prompt": CORE}}}}, 'use what is under its "data.input.workflow.prompt"'),
         ({"workflow": CORE}, 'use what is under its "workflow"'),
         ({"workflow": UI, "output": CORE}, 'use what is under its "output"'),
         ({"workflow_json": CORE, "id": "x"}, 'use what is under its "workflow_json"'),
@@ -49,7 +50,17 @@ def one(value: object) -> Graph:
         ({f"key{i}": {"a": {"b": i}} for i in range(150_000)}, "this is no graph: it has 150,000 entries"),
     ],
     ids=[
-        *("request", "runpod", "input-prompt", "workflow", "graph-to-prompt", "stored", "history-entry", "history"),
+        *(
+            "request",
+            "runpod",
+            "input-prompt",
+            "deep",
+            "workflow",
+            "graph-to-prompt",
+            "stored",
+            "history-entry",
+            "history",
+        ),
         *(
             "ui",
             "ui-wrapped",
@@ -119,6 +130,8 @@ def test_placeholders_outside_of_inputs_warn(node: Any, place: str) -> None:
     ("text", "message"),
     [
         ("$prompt", "to ask for a value write $text(prompt)"),
+        ("${prompt}", "to ask for a value write $text(prompt)"),
+        ("#choice(a, x, y)", "the sign is $: write $choice(...)"),
         ("$prompt, masterpiece", "to ask for a value write $text(prompt)"),
         ("$text", "parentheses missing"),
         ("$random", "parentheses missing"),

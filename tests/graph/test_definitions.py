@@ -346,6 +346,8 @@ def test_types_of_links(gives: Any, takes: Any, fits: bool) -> None:
         (["COMBO", {"remote": {"route": "/x"}, "options": ["a"]}], "anything", ""),
         (["COMBO"], "anything", ""),
         (["COMFY_DYNAMICCOMBO_V3", {"options": []}], "anything", ""),
+        (["COMFY_AUTOGROW_V3", {}], {"a": 1}, ""),
+        (["COMFY_MATCHTYPE_V3", {}], ["1"], "bad_linked_input"),
         (["WIDGET", {"min": 0}], "anything", "exception_during_validation"),
         (["WIDGET", {"min": 0}], 3, ""),
         ("STRING", "anything", ""),
