@@ -119,7 +119,7 @@ class KeyConflictError(ComfyControlError):
         )
         self.key = key
         self.id = id
-        self.workflow_id = id
+        self.workflow_id: str | None = id
 
 
 class TransportError(ComfyControlError):
@@ -290,7 +290,8 @@ class WorkflowError(ComfyControlError):
 
     def __init__(self, message: str, *, id: str, name: str = "", status: str | None = None) -> None:
         super().__init__(message)
-        self.id = self.workflow_id = id
+        self.id: str = id
+        self.workflow_id: str | None = id
         self.name = name
         self.status = status
 

@@ -40,6 +40,7 @@ class Wire(Protocol):
 
     def get_write_buffer_size(self) -> int:
         """Return how many bytes are written and not with the kernel yet."""
+        ...
 
 
 class TcpState(NamedTuple):

@@ -96,7 +96,7 @@ class Transport:
         answer: aiohttp.ClientResponse | None = None
         try:
             session = self.sessions.api()
-            answer = await session.request(
+            response = answer = await session.request(
                 request.method,
                 self._url(request),
                 data=data,
@@ -124,8 +124,8 @@ class Transport:
         finally:
             attempt.end(answer)
         permit.arrived()
-        self._dated = answer.headers.get("Date"), self._clock.monotonic()
-        return answer
+        self._dated = response.headers.get("Date"), self._clock.monotonic()
+        return response
 
     def _may_have_left(self, attempt: Attempt) -> bool:
         """Return True if bytes may have reached the server; not every given session tells when it writes."""

@@ -121,14 +121,14 @@ def columns_of(row: Row) -> dict[str, Any]:
     return {name: value.as_py() if hasattr(value, "as_py") else value for name, value in columns.items()}
 
 
-def _columns_of(row: Row) -> dict[str, Any] | None:
+def _columns_of(row: Any) -> dict[str, Any] | None:
     kind = type(row)
     if isinstance(row, Mapping):
         return dict(row)
     if attrs.has(kind):
         return {field.name: getattr(row, field.name) for field in attrs.fields(kind)}
-    if dataclasses.is_dataclass(row) and not isinstance(row, type):
-        return {field.name: getattr(row, field.name) for field in dataclasses.fields(row)}
+    if dataclasses.is_dataclass(kind):
+        return {field.name: getattr(row, field.name) for field in dataclasses.fields(kind)}
     if hasattr(kind, "model_fields"):  # pydantic
         return dict(row)
     if hasattr(kind, "_asdict"):  # a named tuple

@@ -69,16 +69,16 @@ class SlotFile:
             ConfigurationError: it cannot be opened, is not ours, or is for another limit.
             LockBusyError: another process has the lock, and does not go on.
         """
-        self.path = path
+        self.path: Path = path
         self._rule = rule
         self._head = head_of(rule)
-        self.members = SLOTS + SLOT * rule.limit
-        self.fd = -1
+        self.members: int = SLOTS + SLOT * rule.limit
+        self.fd: int = -1
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0)
             self.fd = os.open(path, flags | getattr(os, "O_CLOEXEC", 0), 0o600)
-            self.identity = self._identify()
+            self.identity: tuple[int, int] = self._identify()
             self.lock()
             try:
                 self._check(now)

@@ -38,10 +38,10 @@ class OutputFile:
     def __init__(
         self, output: Output, place: int, pieces: Callable[["OutputFile", str], AsyncGenerator[bytes | None, None]]
     ) -> None:
-        self.id = output.id
-        self.name = name_of(output.src, place)
-        self.extension = extension(output.src)
-        self.media_type = media_type(self.extension)
+        self.id: str = output.id
+        self.name: str = name_of(output.src, place)
+        self.extension: str = extension(output.src)
+        self.media_type: str = media_type(self.extension)
         self._workflow_id = output.workflow_id
         self._pieces = pieces
         self._picture: tuple[str, bytes] | None = None

@@ -330,9 +330,10 @@ async def follow_to_end(
     await run._tools.watcher.turns.take()
     live = on_update is not None
     with naming(run.id):
+        limit = asyncio.timeout(timeout)
         try:
             async with (
-                asyncio.timeout(timeout) as limit,
+                limit,
                 aclosing(run._updates(outputs=outputs, batch=batch, live=live)) as updates,
             ):
                 async for update in updates:

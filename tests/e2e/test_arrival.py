@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from comfycontrol_async._http._tcp import Arrived, tcp_state, watch_arrival
-from support.services import eventually
+from support.waiting import eventually
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux says what TCP has acknowledged")
 

@@ -29,7 +29,8 @@ from comfycontrol_async import (
     SubmitOutcomeUnknownError,
 )
 from comfycontrol_async.testing import LocalServer
-from support.services import FILE_GRAPH, GRAPH, UNKNOWN_ID, client_of, connected
+from support.graphs import FILE_GRAPH, GRAPH
+from support.services import UNKNOWN_ID, client_of, connected
 
 WORKFLOWS = Path(__file__).parents[1] / "data" / "workflows"
 

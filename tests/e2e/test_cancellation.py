@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 
 from comfycontrol_async import ComfyControl, ComfyControlError, LocalLimiter
-from support.services import FILE_GRAPH, GRAPH, client_of, connected, eventually, own_tasks, serving
+from support.graphs import FILE_GRAPH, GRAPH
+from support.services import client_of, connected, own_tasks, serving
+from support.waiting import eventually
 
 Call = Callable[[ComfyControl, Path], Awaitable[Any]]
 

@@ -19,18 +19,9 @@ from comfycontrol_async import (
     WorkflowNotFinishedError,
 )
 from comfycontrol_async.testing import LocalServer, read_png_text
-from support.services import (
-    GRAPH,
-    ID,
-    SIZE,
-    Received,
-    eventually,
-    finished,
-    names_in,
-    raw_server,
-    recording,
-    sent,
-)
+from support.graphs import GRAPH
+from support.services import ID, SIZE, Received, finished, names_in, raw_server, recording, sent
+from support.waiting import eventually
 
 
 class TestGood:

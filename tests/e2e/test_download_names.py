@@ -13,7 +13,8 @@ from comfycontrol_async import (
     LocalLimiter,
     RetryPolicy,
 )
-from support.services import GRAPH, ID, Received, connected, finished, names_in, recording
+from support.graphs import GRAPH
+from support.services import ID, Received, connected, finished, names_in, recording
 
 
 class TestHostileNames:

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from comfycontrol_async import DownloadError, InvalidArgumentError
-from support.services import eventually, finished, names_in
+from support.services import finished, names_in
+from support.waiting import eventually
 
 pytest.importorskip("obstore")
 

@@ -4,7 +4,8 @@ import pytest
 
 from comfycontrol_async import ComfyControl, PermissionDeniedError
 from comfycontrol_async.testing import LocalServer
-from support.services import GRAPH, connected
+from support.graphs import GRAPH
+from support.services import connected
 
 
 async def test_all_of_them(server: LocalServer, comfy: ComfyControl) -> None:

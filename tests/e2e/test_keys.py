@@ -11,7 +11,9 @@ import pytest
 
 from comfycontrol_async import InvalidArgumentError, KeyConflictError
 from comfycontrol_async.testing import LocalServer
-from support.services import GRAPH, client_of, eventually, sent, serving
+from support.graphs import GRAPH
+from support.services import client_of, sent, serving
+from support.waiting import eventually
 
 WORKER = Path(__file__).parent.parent / "support" / "keyed_submit.py"
 # Workflows stay in the queue, where a younger twin can be cancelled.

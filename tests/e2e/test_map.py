@@ -23,7 +23,9 @@ from comfycontrol_async import (
     WorkflowInvalidError,
 )
 from comfycontrol_async.testing import LocalServer
-from support.services import FILE_GRAPH, GRAPH, client_of, connected, eventually, own_tasks, sent, serving
+from support.graphs import FILE_GRAPH, GRAPH
+from support.services import client_of, connected, own_tasks, sent, serving
+from support.waiting import eventually
 
 Row = dict[str, Any]
 

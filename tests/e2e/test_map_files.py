@@ -14,7 +14,8 @@ from comfycontrol_async import ComfyControl, DownloadError, InvalidArgumentError
 from comfycontrol_async.models import Output
 from comfycontrol_async.runs._part_file import PartFile
 from comfycontrol_async.testing import LocalServer, read_png_text
-from support.services import GRAPH, Received, connected, names_in, recording, several
+from support.graphs import GRAPH, several
+from support.services import Received, connected, names_in, recording
 
 DATA = bytes(range(256)) * 400
 

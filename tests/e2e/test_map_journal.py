@@ -23,8 +23,10 @@ from comfycontrol_async import (
 from comfycontrol_async.batch._journal import Journal
 from comfycontrol_async.batch._journal_entry import JournalEntry
 from comfycontrol_async.testing import LocalServer
+from support.graphs import GRAPH
 from support.kill_batch import Killer, kill_and_resume
-from support.services import GRAPH, client_of, connected, eventually, names_in, sent, serving
+from support.services import client_of, connected, names_in, sent, serving
+from support.waiting import eventually
 
 CREATE = ("POST", "/v1/workflow")
 

@@ -13,7 +13,8 @@ from aiohttp import web
 
 from comfycontrol_async import ComfyControl, File, Graph, GraphError, InvalidArgumentError, LocalLimiter
 from comfycontrol_async.testing import LocalServer
-from support.services import FILE_GRAPH, GRAPH, Received, client_of, recording, sent, serving
+from support.graphs import FILE_GRAPH, GRAPH
+from support.services import Received, client_of, recording, sent, serving
 
 SUMMARY = {
     "id": "a1b2c3d4-e5f6-7890-abcd-ef1234567890",

@@ -13,8 +13,10 @@ import pytest
 
 from comfycontrol_async import ComfyControl, DownloadError, InvalidArgumentError, OutputFile, WorkflowNotFinishedError
 from comfycontrol_async.testing import LocalServer, read_png_text
+from support.graphs import GRAPH
 from support.raw_storage import http, raw_storage, run_with, saying
-from support.services import GRAPH, ID, SIZE, connected, eventually, finished, names_in, own_tasks
+from support.services import ID, SIZE, connected, finished, names_in, own_tasks
+from support.waiting import eventually
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 40 + b"\0\0\0\0IEND\xaeB`\x82"
 

@@ -29,7 +29,9 @@ from comfycontrol_async import (
     TransportError,
 )
 from comfycontrol_async.testing import LocalServer
-from support.services import GRAPH, UNKNOWN_ID, client_of, connected, eventually, sent, serving
+from support.graphs import GRAPH
+from support.services import UNKNOWN_ID, client_of, connected, sent, serving
+from support.waiting import eventually
 
 
 @attrs.frozen

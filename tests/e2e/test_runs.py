@@ -25,7 +25,9 @@ from comfycontrol_async import (
     WorkflowUpdate,
 )
 from comfycontrol_async.testing import LocalServer
-from support.services import FILE_GRAPH, GRAPH, UNKNOWN_ID, client_of, connected, eventually, sent, serving
+from support.graphs import FILE_GRAPH, GRAPH
+from support.services import UNKNOWN_ID, client_of, connected, sent, serving
+from support.waiting import eventually
 
 ENDLESS: dict[str, Any] = {"delays": (0.0, 0.0, 0.0), "duration": 10_000.0}
 

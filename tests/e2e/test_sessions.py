@@ -21,8 +21,8 @@ from comfycontrol_async import (
     SubmitOutcomeUnknownError,
 )
 from comfycontrol_async.testing import LocalServer
+from support.graphs import GRAPH
 from support.services import (
-    GRAPH,
     ONCE,
     SPEED,
     TOKEN,
@@ -31,11 +31,11 @@ from support.services import (
     client_at,
     client_of,
     connected,
-    eventually,
     recording,
     sent,
     serving,
 )
+from support.waiting import eventually
 
 
 class TestKeptAliveConnections:

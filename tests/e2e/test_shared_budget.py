@@ -14,7 +14,8 @@ import pytest
 
 import comfycontrol_async
 from comfycontrol_async.testing import LocalServer
-from support.redis_server import RedisServer, eventually, servers
+from support.redis_server import RedisServer, servers
+from support.waiting import eventually
 
 WORKER = Path(__file__).parents[1] / "support" / "shared_worker.py"
 LIMIT = 20

@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import json
+from functools import partial
 from typing import Any
 
 import pytest
@@ -24,19 +25,19 @@ from comfycontrol_async import (
     WorkflowUpdate,
 )
 from comfycontrol_async.testing import LocalServer
+from support.graphs import GRAPH
 from support.services import (
-    GRAPH,
     ID,
     UNKNOWN_ID,
     Received,
     client_of,
     connected,
-    eventually,
     raw_server,
     recording,
     sent,
     serving,
 )
+from support.waiting import eventually
 
 # Long enough for several updates and looks, short enough for a quick test.
 SLOW: dict[str, Any] = {"duration": 16.0, "sse_interval": 1.0, "speed": 100.0}
@@ -198,14 +199,18 @@ class TestWaiting:
             assert (await waiting).status == "completed"
         assert sent(server)[1:] == [f"GET /v1/workflow/{run.id}/subscribe"] * len(server.requests[1:])
 
+    @staticmethod
+    def streaming(server: LocalServer, count: int) -> bool:
+        """Return True once `count` streams were asked for and one is open."""
+        return len(sent(server, "GET", "/subscribe")) >= count and server.open_streams > 0
+
     async def test_reconnects_when_cut(self) -> None:
         """A stream that is cut is opened again, and the wait goes on."""
         async with connected(**SLOW) as (server, comfy):
             run = await comfy.submit(GRAPH, name="w")
             waiting = asyncio.create_task(run.wait())
             for streams in (1, 2):
-                while len(sent(server, "GET", "/subscribe")) < streams or server.open_streams == 0:  # noqa: ASYNC110 # as `eventually`
-                    await asyncio.sleep(0.001)
+                await eventually(partial(self.streaming, server, streams))
                 server.cut_streams()
             assert (await waiting).status == "completed"
             assert len(sent(server, "GET", "/subscribe")) == 3

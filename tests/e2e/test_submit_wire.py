@@ -7,7 +7,9 @@ import pytest
 
 from comfycontrol_async import ComfyControl, RetryPolicy, SubmitOutcomeUnknownError
 from comfycontrol_async.testing import LocalServer
-from support.services import GRAPH, client_of, connected, eventually, own_tasks, sent, serving
+from support.graphs import GRAPH
+from support.services import client_of, connected, own_tasks, sent, serving
+from support.waiting import eventually
 
 CREATE = ("POST", "/v1/workflow")
 LIST = ("GET", "/v1/workflow")

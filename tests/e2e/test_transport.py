@@ -25,17 +25,8 @@ from comfycontrol_async import (
     __version__,
 )
 from comfycontrol_async.testing import LocalServer
-from support.services import (
-    GRAPH,
-    ONCE,
-    answer_user,
-    client_at,
-    client_of,
-    raw_server,
-    recording,
-    sent,
-    serving,
-)
+from support.graphs import GRAPH
+from support.services import ONCE, answer_user, client_at, client_of, raw_server, recording, sent, serving
 
 
 class TestHeaders:

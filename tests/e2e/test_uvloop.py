@@ -8,7 +8,8 @@ import pytest
 
 from comfycontrol_async import ComfyControl, ConnectionFailedError, RetryPolicy
 from comfycontrol_async.testing import LocalServer, read_png_text
-from support.services import FILE_GRAPH, SPEED, client_of
+from support.graphs import FILE_GRAPH
+from support.services import SPEED, client_of
 
 uvloop = pytest.importorskip("uvloop")
 

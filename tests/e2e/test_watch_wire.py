@@ -19,7 +19,9 @@ from comfycontrol_async import (
 )
 from comfycontrol_async.runs._run import follow_to_end
 from comfycontrol_async.testing import LocalServer
-from support.services import GRAPH, client_of, connected, eventually, own_tasks, sent, serving
+from support.graphs import GRAPH
+from support.services import client_of, connected, own_tasks, sent, serving
+from support.waiting import eventually
 
 
 def watch(server: LocalServer, streams: int) -> WatchPolicy:

@@ -12,6 +12,7 @@ import pytest
 
 from comfycontrol_async import File, InvalidArgumentError
 from comfycontrol_async._http._multipart import MAX_UPLOAD, Form, describe, prepare
+from support.waiting import eventually
 
 SECRET = "hunter2"
 
@@ -163,7 +164,7 @@ async def test_files_are_closed_when_one_cannot_be_opened(tmp_path: Path) -> Non
 
 async def test_cancelled_while_a_file_is_opened() -> None:
     """A file that a thread opens after its attempt was cancelled is closed too."""
-    source, entered, go_on, done = Source(), threading.Event(), threading.Event(), threading.Event()
+    source, entered, go_on = Source(), threading.Event(), threading.Event()
     slow = False
 
     def slowly() -> BinaryIO:
@@ -180,10 +181,7 @@ async def test_cancelled_while_a_file_is_opened() -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     go_on.set()
-    await asyncio.to_thread(lambda: None)
-    while not source.opened[-1].closed:
-        await asyncio.to_thread(done.wait, 0.001)
-    assert len(source.opened) == 2
+    await eventually(lambda: len(source.opened) == 2 and source.opened[-1].closed)
 
 
 # Names and types

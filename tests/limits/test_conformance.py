@@ -23,7 +23,8 @@ from comfycontrol_async.limits.redis import RedisLimiter
 from comfycontrol_async.testing import FakeClock
 from comfycontrol_async.testing.server._edge import make_edge
 from support.limiters import most_in_any_period
-from support.redis_server import RedisServer, eventually, servers
+from support.redis_server import RedisServer, servers
+from support.waiting import eventually
 
 BULK, NORMAL, INTERACTIVE = Priority.BULK, Priority.NORMAL, Priority.INTERACTIVE
 

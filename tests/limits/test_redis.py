@@ -22,7 +22,8 @@ from comfycontrol_async.errors import (
 from comfycontrol_async.limits import Limiter, Permit
 from comfycontrol_async.limits.redis import RedisLimiter
 from support.limiters import most_in_any_period
-from support.redis_server import RedisServer, eventually, servers
+from support.redis_server import RedisServer, servers
+from support.waiting import eventually
 
 pytestmark = pytest.mark.skipif(not servers(), reason="no Redis or Valkey server here")
 

@@ -1,8 +1,7 @@
 """A bare HTTP client for tests of LocalServer: it knows nothing of the SDK."""
 
-import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -73,15 +72,6 @@ def form(parts: Mapping[str, Any]) -> aiohttp.FormData:
         else:
             data.add_field(name, value)
     return data
-
-
-async def eventually(condition: Callable[[], bool]) -> None:
-    """Wait until something holds, for five seconds at most."""
-    for _ in range(1000):
-        if condition():
-            return
-        await asyncio.sleep(0.005)
-    raise AssertionError("it never came about")
 
 
 @asynccontextmanager

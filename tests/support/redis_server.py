@@ -1,13 +1,12 @@
 """A Redis or Valkey server of a test's own."""
 
-import asyncio
 import os
 import shutil
 import signal
 import socket
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
@@ -27,13 +26,6 @@ def servers() -> dict[str, Path]:
         found.update({path.name: path for path in Path(place).glob("_binaries/*/valkey-server")})
     on_path = shutil.which("redis-server")
     return found | ({"redis-server": Path(on_path)} if on_path else {})
-
-
-async def eventually(condition: Callable[[], bool], seconds: float = 10.0) -> None:
-    """Wait until something holds, which takes `seconds` at most, on the machine's own clock."""
-    async with asyncio.timeout(seconds):
-        while not condition():  # noqa: ASYNC110 # what is waited for happens in other processes
-            await asyncio.sleep(0.005)
 
 
 class RedisServer:

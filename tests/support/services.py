@@ -11,6 +11,7 @@ from aiohttp import web
 
 from comfycontrol_async import ComfyControl, LocalLimiter, RetryPolicy, WatchPolicy, WorkflowRun
 from comfycontrol_async.testing import LocalServer
+from support.graphs import several
 
 # Fifty times as fast as the service, and so many requests that only tests of the limit meet it.
 SPEED = 50.0
@@ -36,19 +37,6 @@ USER = {
 # Bytes of each output of a `finished` run.
 SIZE = 300_000
 
-GRAPH: dict[str, Any] = {
-    "1": {"class_type": "EmptyImage", "inputs": {"width": 32, "height": 16, "color": "$text(color, 3368601)"}},
-    "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "pic"}},
-}
-FILE_GRAPH: dict[str, Any] = {
-    "1": {"class_type": "LoadImage", "inputs": {"image": "$file(image)"}},
-    "2": {
-        "class_type": "ImageScale",
-        "inputs": {"image": ["1", 0], "upscale_method": "$choice(method, lanczos, area)"},
-    },
-    "3": {"class_type": "SaveImage", "inputs": {"images": ["2", 0], "filename_prefix": "$text(prefix)"}},
-}
-
 
 def client_of(server: LocalServer, token: str | None = None, **options: Any) -> ComfyControl:
     """Make a client that keeps pace with the server: its limit, its speed, and hardly a pause between attempts."""
@@ -73,13 +61,6 @@ async def connected(**options: Any) -> AsyncIterator[tuple[LocalServer, ComfyCon
     """Run a server as `serving` does, with a client of it."""
     async with serving(**options) as server, client_of(server) as comfy:
         yield server, comfy
-
-
-async def eventually(condition: Callable[[], bool]) -> None:
-    """Wait until something holds, for ten seconds at most."""
-    async with asyncio.timeout(10.0):
-        while not condition():  # noqa: ASYNC110 # what is waited for tells nobody
-            await asyncio.sleep(0.002)
 
 
 def sent(server: LocalServer, method: str = "*", end: str = "") -> list[str]:
@@ -180,15 +161,6 @@ def client_at(url: str, **options: Any) -> ComfyControl:
     """Make a client of something that is no LocalServer."""
     defaults: dict[str, Any] = {"limiter": LocalLimiter(1000, 10.0), "retry": RetryPolicy(base_delay=0.01)}
     return ComfyControl(TOKEN, base_url=url, **(defaults | options))
-
-
-def several(number: int) -> dict[str, Any]:
-    """Make a graph that writes so many images."""
-    graph: dict[str, Any] = {"0": {"class_type": "EmptyImage", "inputs": {"width": 8, "height": 8}}}
-    for index in range(1, number + 1):
-        inputs = {"images": ["0", 0], "filename_prefix": f"image{index}"}
-        graph[str(index)] = {"class_type": "SaveImage", "inputs": inputs}
-    return graph
 
 
 @asynccontextmanager

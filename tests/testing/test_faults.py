@@ -7,7 +7,8 @@ import aiohttp
 import pytest
 
 from comfycontrol_async.testing import LocalServer
-from support.bare_api import Api, eventually, serving, workflow_form
+from support.bare_api import Api, serving, workflow_form
+from support.waiting import eventually
 
 LOST = (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError)
 

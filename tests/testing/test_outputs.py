@@ -8,7 +8,8 @@ import pytest
 
 from comfycontrol_async.testing import read_png_text
 from comfycontrol_async.testing.server._outputs import MEDIA_TYPES, make_content, name_outputs, saves_files
-from support.bare_api import eventually, serving
+from support.bare_api import serving
+from support.waiting import eventually
 
 
 def picture(batch: int = 1) -> dict[str, Any]:

@@ -7,7 +7,8 @@ from typing import Any
 import aiohttp
 import pytest
 
-from support.bare_api import Api, eventually, serving
+from support.bare_api import Api, serving
+from support.waiting import eventually
 
 
 async def events(api: Api, id: str) -> AsyncIterator[Any]:

@@ -8,7 +8,8 @@ import aiohttp
 import pytest
 
 from comfycontrol_async.testing import Failure
-from support.bare_api import GRAPH, Api, eventually, form, serving, workflow_form
+from support.bare_api import GRAPH, Api, form, serving, workflow_form
+from support.waiting import eventually
 
 FILLED: dict[str, Any] = {
     "1": {"class_type": "LoadImage", "inputs": {"image": "$file(image)", "seed": "$random()", "again": "$random()"}},

@@ -35,6 +35,7 @@ class Executor(Protocol):
 
     async def stats(self, runner_id: str) -> Json:
         """Return what the ComfyUI of a managed runner says of its machine."""
+        ...
 
 
 class State:
