@@ -25,7 +25,7 @@ _LONGEST_EXTENSION = 12
 # Devices of Windows, whatever extension follows (Microsoft: "Naming Files, Paths, and Namespaces").
 _DEVICES = frozenset(
     ["con", "prn", "aux", "nul", "conin$", "conout$"]
-    + [f"{port}{digit}" for port in ("com", "lpt") for digit in "0123456789\u00b9\u00b2\u00b3"]
+    + [f"{port}{digit}" for port in ("com", "lpt") for digit in "123456789\u00b9\u00b2\u00b3"]
 )
 
 
@@ -99,7 +99,7 @@ def _last_part(url: str) -> str:
 
 def safe_name(text: str) -> str:
     """Reduce text to one path component that is harmless on every system; a safe name stays as it is."""
-    name = unicodedata.normalize("NFC", _UNSAFE.sub("_", text)).strip().rstrip(". ")
+    name = _without_unsafe(text).strip().rstrip(". ")
     if name.startswith((".", "-")) or not name or _is_reserved(name):
         # Hidden, taken for an option, nothing at all, or a device.
         name = "_" + name
@@ -109,6 +109,10 @@ def safe_name(text: str) -> str:
     if not dot or len(end.encode()) >= _LONGEST_EXTENSION:
         return _cut(name, _LONGEST_NAME)
     return _cut(stem, _LONGEST_NAME - len(end.encode()) - 1) + dot + end
+
+
+def _without_unsafe(text: str) -> str:
+    return unicodedata.normalize("NFC", _UNSAFE.sub("_", text))
 
 
 def _cut(text: str, size: int) -> str:
@@ -127,14 +131,14 @@ def target_names(template: str, extensions: Sequence[str], *, name: str, id: str
     Args:
         template: as `WorkflowRun.download` takes it.
         extensions: of the outputs, in their order.
-        name, id: of the workflow.
+        name, id: of the workflow. A name that makes a file name too long is cut, so that its index and extension stay.
 
     Raises:
         InvalidArgumentError: the template has an unknown field, or gives two outputs names that are one file on some
             system (equal but for case, or for the form of an accent).
     """
     names = [
-        safe_name(_filled(template, {"name": name, "index": index, "ext": ext, "id": id}))
+        safe_name(_filled(template, name, {"index": index, "ext": ext, "id": id}))
         for index, ext in enumerate(extensions, 1)
     ]
     if len({folded(name) for name in names}) < len(names):
@@ -142,12 +146,20 @@ def target_names(template: str, extensions: Sequence[str], *, name: str, id: str
     return names
 
 
-def _filled(template: str, fields: dict[str, Any]) -> str:
+def _filled(template: str, name: str, fields: dict[str, Any]) -> str:
+    """Return the filled template, with as much of the name as leaves it short enough."""
     if not isinstance(template, str):
         raise InvalidArgumentError(f"the template must be text, not {type(template).__name__}")
-    try:
-        return template.format(**fields)
-    except (KeyError, IndexError, ValueError, AttributeError, TypeError, OverflowError, MemoryError) as error:
-        raise InvalidArgumentError(
-            f"the template {template!r} cannot be filled in ({error}); its fields are name, index, ext and id"
-        ) from error
+    name = _without_unsafe(name)
+    while True:
+        try:
+            text = _without_unsafe(template.format(name=name, **fields))
+        except (KeyError, IndexError, ValueError, AttributeError, TypeError, OverflowError, MemoryError) as error:
+            raise InvalidArgumentError(
+                f"the template {template!r} cannot be filled in ({error}); its fields are name, index, ext and id"
+            ) from error
+        excess = len(text.encode()) - _LONGEST_NAME
+        if excess <= 0 or not name:
+            return text
+        # A template may hold the name several times.
+        name = _cut(name, max(0, len(name.encode()) - -(-excess // max(1, template.count("{name")))))

@@ -45,7 +45,6 @@ SAFE = {
     "device-input": ("CONIN$", "_CONIN$"),
     "device-port": ("com1.png", "_com1.png"),
     "device-superscript": ("LPT\u00b3", "_LPT\u00b3"),
-    "device-zero": ("com0", "_com0"),
     "no-device": ("console.png", "console.png"),
     "no-device-ten": ("com10", "com10"),
     "long": ("x" * 300 + ".png", "x" * 196 + ".png"),
@@ -113,6 +112,22 @@ class TestTargets:
         """Every field is filled in; the index counts from 1."""
         names = target_names("{name}-{index:03}-{id}{ext}", [".png", ""], name="n", id="i")
         assert names == ["n-001-i.png", "n-002-i"]
+
+    @pytest.mark.parametrize(
+        ("template", "end"),
+        [
+            ("{name}-{index:03}{ext}", "-007.png"),
+            ("{name}{name}_{index}{ext}", "_7.png"),
+            ("{id}-{name:>40}-{index}{ext}", "-7.png"),
+        ],
+    )
+    @pytest.mark.parametrize("name", ["x" * 300, "\u732b" * 200, "e\u0301" * 150, "a. " * 100, "\ud800" * 300])
+    def test_long_names(self, template: str, end: str, name: str) -> None:
+        """A long name is cut, and what tells the outputs apart stays."""
+        names = target_names(template, [".png"] * 12, name=name, id="w")
+        assert len({*names}) == 12
+        assert names[6].endswith(end)
+        assert all(190 < len(found.encode()) <= 200 for found in names)
 
     @pytest.mark.parametrize("extensions", [[".png", ".PNG"], [".png", ".png"], ["", ""]])
     def test_one_file(self, extensions: list[str]) -> None:
