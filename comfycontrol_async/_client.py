@@ -76,7 +76,7 @@ class ComfyControl(MapVerb):
     `aclose`. When its event loop has been closed it binds to the next one.
 
     Raises:
-        ConfigurationError: there is no token, or an option makes no sense.
+        ConfigurationError: there is no token, or an option is invalid.
     """
 
     def __init__(
@@ -143,7 +143,7 @@ class ComfyControl(MapVerb):
         `comfy.with_options(priority=Priority.INTERACTIVE)` sends in a lane before everything that waits in others.
 
         Raises:
-            ConfigurationError: an option makes no sense.
+            ConfigurationError: an option is invalid.
         """
         changes: dict[str, Any] = {}
         if timeouts is not None:
@@ -324,7 +324,7 @@ class ComfyControl(MapVerb):
         )
 
     def plan(self, n: int, *, outputs: bool = True) -> BatchPlan:
-        """Reckon the requests and seconds that `n` workflows will need under the limiter as it is now. No request.
+        """Estimate the requests and seconds that `n` workflows will need under the limiter as it is now. No request.
 
         The seconds are those in which the limit lets the requests through; the workflows' own time comes on top.
         """

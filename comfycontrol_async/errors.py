@@ -1,7 +1,7 @@
 """The whole error tree; whatever goes wrong in this package is one of these.
 
     ComfyControlError
-    ├── ConfigurationError            a setting is missing or makes no sense
+    ├── ConfigurationError            a setting is missing or invalid
     ├── InvalidArgumentError          an argument that the API is known to refuse (also a ValueError)
     ├── GraphError                    a graph or its parameters cannot run; lists every issue
     ├── ClientClosedError             the client was closed before this call
@@ -80,7 +80,7 @@ class ComfyControlError(Exception):
 
 
 class ConfigurationError(ComfyControlError):
-    """A setting is missing or makes no sense; the text names it and says what to do."""
+    """A setting is missing or invalid; the text names it and says what to do."""
 
 
 class InvalidArgumentError(ComfyControlError, ValueError):

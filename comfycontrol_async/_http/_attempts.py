@@ -1,4 +1,4 @@
-"""Attempts: counts what a client sends, and passes it on to whoever has to know; private until events are public."""
+"""Attempts: counts what a client sends, and passes it on to its listeners; private until events are public."""
 
 from collections.abc import Callable
 from typing import Any

@@ -59,7 +59,7 @@ class WatchPolicy:
     with the age of the work. `max_streams` is how many event streams may be open at once.
 
     Raises:
-        ConfigurationError: a number that makes no sense.
+        ConfigurationError: a number is invalid.
     """
 
     min_interval: float = attrs.field(default=1.0, validator=_seconds)

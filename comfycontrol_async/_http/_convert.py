@@ -66,7 +66,7 @@ def page_structurer(cls: type[T], key: str, number: int, per_page: int) -> Calla
                 invalid.append(InvalidItem(index=index, message=f"{path}: {message}", raw=item))
         total = value.get("total")
         if isinstance(total, bool) or not isinstance(total, int):
-            # Nobody knows how many there are: after a full page at least one more, so that a walk goes on.
+            # The total is unknown: after a full page at least one more, so that a walk goes on.
             total = (number - 1) * per_page + len(raw) + (len(raw) >= per_page)
         return Page(
             items=items,

@@ -48,7 +48,7 @@ class Form:
         finally:
             if opening.done():
                 files.close()
-            else:  # cancelled: the thread goes on opening what nobody would close
+            else:  # cancelled: the thread goes on opening files that no task would close
                 opening.add_done_callback(lambda _: files.close())
 
     def _open_parts(self, files: ExitStack) -> list[TextPart | FilePart]:

@@ -155,7 +155,7 @@ def wire_url(text: str) -> URL:
 
     Raises:
         DownloadError: it is no http or https URL, has no host or an impossible port, or holds a user name or password,
-            which would be sent. The text does not quote it, for whoever has it can use it.
+            which would be sent. The text does not quote it, for anyone who has it can use it.
     """
     try:
         if _CONTROL.search(text):

@@ -130,7 +130,7 @@ class BatchJournal:
         await self._run(lambda: self._opened.put(entry))
 
     def closes(self) -> None:
-        """Announce that it will be closed soon, to whoever opens the same file."""
+        """Announce that it will be closed soon, to the next that opens the same file."""
         if self._closed is None:
             self._closed = _closing[_name_of(self.path)] = Future()
 

@@ -18,7 +18,7 @@ class Pace:
 
     Requests that leave in a burst come free in a burst, a period later, and so on for ever: in between there is no slot
     for a look at what has ended, nor for anybody else. Half of the budget may go at once; after that there is one
-    request each `period / limit`, which is as many. And the line before the limiter is kept short, so that whoever runs
+    request each `period / limit`, which is as many. And the line before the limiter is kept short, so that one who runs
     a single workflow beside the batch does not stand behind it.
     """
 
@@ -43,7 +43,7 @@ class Pace:
         await waiter
 
     def close(self) -> None:
-        """Let nobody out any more."""
+        """Let no row out any more."""
         if self._timer is not None:
             self._timer.cancel()
 

@@ -99,7 +99,7 @@ def count_rows(path: Path) -> int | None:
     """Count the rows of a table, None when it cannot be read to its end; blocking."""
     try:
         return sum(1 for _ in read_table(path))
-    except Exception:  # whoever reads the rows themselves says what is wrong
+    except Exception:  # the reader of the rows says what is wrong
         return None
 
 

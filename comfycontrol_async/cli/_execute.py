@@ -38,7 +38,7 @@ def connect(retry: RetryPolicy | None = None) -> ComfyControl:
     """Make the client that the environment describes.
 
     Raises:
-        ConfigurationError: there is no token, or a setting makes no sense.
+        ConfigurationError: there is no token, or a setting is invalid.
     """
     if not os.environ.get(TOKEN_VARIABLE, "").strip():
         raise ConfigurationError(

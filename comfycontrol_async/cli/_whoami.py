@@ -6,7 +6,7 @@ from comfycontrol_async import RetryPolicy
 from comfycontrol_async.cli._execute import connect
 from comfycontrol_async.cli._show import sanitize
 
-# Somebody sits and waits, and can ask again.
+# The user waits at the terminal, and can ask again.
 _RETRY = RetryPolicy(attempts=2)
 
 

@@ -26,7 +26,7 @@ class GrantOwner(Protocol):
         """Limit from now for how long the slot is held."""
 
     def _drop_grant(self, grant: "Grant", loop: asyncio.AbstractEventLoop) -> None:
-        """Charge the slot of a permit that nobody holds any more."""
+        """Charge the slot of a permit that no task holds any more."""
 
     async def _requeue(self, permit: "Permit", max_wait: float | None) -> "Permit":
         """Wait for another permit at the head of this one's lane."""
@@ -36,7 +36,7 @@ class GrantOwner(Protocol):
 class Grant:
     """The owner of one permit (`PermitOwner`).
 
-    `key` names the slot to whoever keeps it. Until `lease` (seconds of the limiter's clock) nobody else can have it;
+    `key` names the slot to its store. Until `lease` (seconds of the limiter's clock) no other can have it;
     `free_at` is what was last noted of it, and `capped` says that it may not be held for longer than that.
     """
 

@@ -185,7 +185,7 @@ class Lanes:
         self.size -= 1
 
     def ahead(self, priority: int, stage: Stage = Stage.OTHER) -> int:
-        """Count the waiters that certainly go before a newcomer: a lower bound, whoever comes later."""
+        """Count the waiters that certainly go before a newcomer: a lower bound, whatever comes later."""
         lane = self.lanes[priority]
         own = lane.ahead(stage)
         higher = sum(other.size for other in self.lanes[priority + 1 :])

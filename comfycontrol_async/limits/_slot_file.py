@@ -114,7 +114,7 @@ class SlotFile:
         unlock(self.fd)
 
     def in_place(self) -> bool:
-        """Return whether the path still leads to this file: whoever cleans up directories may have removed it."""
+        """Return whether the path still leads to this file: a clean-up of directories may have removed it."""
         try:
             status = os.stat(self.path, follow_symlinks=False)
         except OSError:

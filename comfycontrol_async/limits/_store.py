@@ -1,7 +1,7 @@
 """SlotStore: where slots are kept, as the scheduler needs it; three implementations: memory, file, Redis.
 
 A store never waits and never queues. A slot is a whole number, which means something to its store only: it names one
-unit of the limit *and* one time that it was handed out, so that whoever kept an old one cannot touch the new holder's.
+unit of the limit *and* one time that it was handed out, so that the holder of an old one cannot touch the new holder's.
 All moments are seconds of the limiter's clock.
 """
 

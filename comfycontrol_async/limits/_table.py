@@ -109,7 +109,7 @@ class SlotTable:
         self._record: int | None = None
 
     def attach(self, wake: Callable[[], None]) -> None:
-        """Nothing tells of changes: whoever waits looks again in time."""
+        """There are no notices of changes: waiters look again in time."""
 
     def take(self, wanted: int, now: float) -> Taken:
         """Take the slots that are this process's turn."""

@@ -91,7 +91,7 @@ class WorkflowUpdate:
 
     @property
     def queued_for(self) -> float | None:
-        """Seconds from its creation until it began to run; None before, or when nobody told."""
+        """Seconds from its creation until it began to run; None before, or when the service did not say."""
         if self.created_at is None or self.started_at is None:
             return None
         return (self.started_at - self.created_at).total_seconds()

@@ -1,7 +1,7 @@
 """PartFile: a file that is written beside its target, under a name of its own, and takes the target's name when whole.
 
 No two transfers share such a name, in this process or in another, so their bytes cannot mix. It is made exclusively and
-follows no link, so that whoever can write to the directory cannot lead the bytes elsewhere. It takes its final name in
+follows no link, so that others who can write there cannot lead the bytes elsewhere. It takes its final name in
 one step, after its bytes are on the disk: after a crash the target is whole or absent. Without `overwrite` that step
 is a hard link, which fails when the name is taken, whatever was there when the transfer began.
 

@@ -119,7 +119,7 @@ class WorkflowRun:
     async def updates(self, *, min_interval: float = 0.0) -> AsyncGenerator[WorkflowUpdate, None]:
         """Give its state now and each time that it changes, and end at a final status.
 
-        Whoever takes them slowly gets the latest state, not all those between.
+        A slow consumer gets the latest state, not all those between.
 
         Args:
             min_interval: seconds between two updates at the least, for one who edits a message with each; the final

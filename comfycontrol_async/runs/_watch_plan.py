@@ -6,8 +6,8 @@ one's age now and at its last sighting, over the durations of workflows that end
 
     p = (F(age now) - F(age at the last sighting)) / (1 - F(age at the last sighting))
 
-A look is due at a gain of 20 while the budget is scarce (little of it is free, or somebody with more right waits for
-it), at 10 otherwise; or when somebody may have ended, as far as is known, for an interval that grows with the age of
+A look is due at a gain of 20 while the budget is scarce (little of it is free, or a caller of a higher lane waits for
+it), at 10 otherwise; or when a workflow may have ended, as far as is known, for an interval that grows with the age of
 the work.
 
 In numbers: 1,000 workflows of 30 s at 4 a second finish at 4 a second too. The gain reaches 20 in 5 s, and in the BULK
@@ -53,7 +53,7 @@ class Waiting:
     """What is known of a workflow that is waited for without a stream.
 
     `age` is the time since its creation, `unseen` the time since its last sighting (or creation). `place` is its
-    estimated place in the listing, 0 for the newest, None when nobody knows; `misses` counts the pages on which it was
+    estimated place in the listing, 0 for the newest, None when unknown; `misses` counts the pages on which it was
     looked for in vain since.
     """
 
@@ -99,7 +99,7 @@ def plan(waiting: Collection[Waiting], durations: Sequence[float], policy: Watch
     Args:
         waiting: everything that is waited for without a stream.
         durations: how long workflows took that ended before, sorted.
-        scarce: whether the budget is short, or somebody with more right than the watcher waits for the limiter.
+        scarce: whether the budget is short, or a caller of a higher lane waits for the limiter.
     """
     unit = policy.min_interval
     unknown = sum(one.place is None for one in waiting)
@@ -161,7 +161,7 @@ def chance_of_end(one: Waiting, durations: Sequence[float], unit: float) -> floa
 
 
 def _known_chance(one: Waiting, durations: Sequence[float], age: float) -> float | None:
-    """Reckon the chance that it had ended at that age; None when nothing is known of work as old as this."""
+    """Estimate the chance that it had ended at that age; None when nothing is known of work as old as this."""
     before = bisect_right(durations, one.age - one.unseen)
     alive = len(durations) - before
     if len(durations) < ENOUGH_DURATIONS or not alive:
