@@ -57,6 +57,7 @@ LIBRARIES = {
     "typer": "cli",
     "rich": "cli",
     "uvloop": "cli",
+    "opentelemetry": "ext.otel",
     "pytest": "testing",
     "pytest_asyncio": "testing",
 }

@@ -2,8 +2,10 @@
 
 from enum import StrEnum
 
+from comfycontrol_async.models._pydantic import PydanticWord
 
-class OpenEnum(StrEnum):
+
+class OpenEnum(PydanticWord, StrEnum):
     """A text enum that accepts any text: `WorkflowStatus("archived")` equals `"archived"`."""
 
     @classmethod

@@ -4,11 +4,13 @@ from typing import Any, Generic, TypeVar
 
 import attrs
 
+from comfycontrol_async.models._pydantic import PydanticModel
+
 T = TypeVar("T")
 
 
 @attrs.frozen(kw_only=True)
-class InvalidItem:
+class InvalidItem(PydanticModel):
     """An item of a page that is not what the API documents: its position, the fault and the raw JSON."""
 
     index: int
@@ -17,7 +19,7 @@ class InvalidItem:
 
 
 @attrs.frozen(kw_only=True)
-class Page(Generic[T]):
+class Page(PydanticModel, Generic[T]):
     """One page of a listing, newest first.
 
     `total` counts the items of all pages as the server saw them at that moment; `number` starts at 1. One malformed

@@ -5,10 +5,11 @@ from datetime import datetime
 import attrs
 
 from comfycontrol_async.models._enums import RunnerStatus, RunnerType
+from comfycontrol_async.models._pydantic import PydanticModel
 
 
 @attrs.frozen(kw_only=True)
-class Runner:
+class Runner(PydanticModel):
     """A self-hosted runner (API documentation: endpoints/runners).
 
     `headers` are sent to the ComfyUI behind it and come back in clear, secrets included: never shown in `repr`.
@@ -26,7 +27,7 @@ class Runner:
 
 
 @attrs.frozen(kw_only=True)
-class ManagedRunner:
+class ManagedRunner(PydanticModel):
     """A runner of the service's own, open to paying tiers (API documentation: endpoints/managed-runners)."""
 
     id: str
@@ -39,7 +40,7 @@ class ManagedRunner:
 
 
 @attrs.frozen(kw_only=True)
-class SystemStats:
+class SystemStats(PydanticModel):
     """The machine behind a runner; sizes in bytes, None where the service does not say."""
 
     os: str | None = None
@@ -50,7 +51,7 @@ class SystemStats:
 
 
 @attrs.frozen(kw_only=True)
-class DeviceStats:
+class DeviceStats(PydanticModel):
     """One compute device; sizes in bytes, None where the service does not say."""
 
     name: str | None = None
@@ -60,7 +61,7 @@ class DeviceStats:
 
 
 @attrs.frozen(kw_only=True)
-class RunnerStats:
+class RunnerStats(PydanticModel):
     """What a managed runner's ComfyUI says of itself now (API documentation: endpoints/managed-runners/stats)."""
 
     system: SystemStats

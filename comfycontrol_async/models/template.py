@@ -6,10 +6,11 @@ from typing import Any
 import attrs
 
 from comfycontrol_async.graph._graph import Graph
+from comfycontrol_async.models._pydantic import PydanticModel
 
 
 @attrs.frozen(kw_only=True)
-class TemplateSummary:
+class TemplateSummary(PydanticModel):
     """A template as the listing gives it, without its graph (API documentation: endpoints/templates/list)."""
 
     id: str

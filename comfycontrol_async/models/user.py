@@ -5,10 +5,11 @@ from datetime import datetime
 import attrs
 
 from comfycontrol_async.models._enums import UserProvider, UserTier
+from comfycontrol_async.models._pydantic import PydanticModel
 
 
 @attrs.frozen(kw_only=True)
-class User:
+class User(PydanticModel):
     """The account behind the token (API documentation: endpoints/user/get).
 
     `provider` is documented as required, yet missing from the documentation's own example: None then.

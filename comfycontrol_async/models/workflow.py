@@ -6,10 +6,11 @@ from typing import Any
 import attrs
 
 from comfycontrol_async.models._enums import WorkflowStatus
+from comfycontrol_async.models._pydantic import PydanticModel
 
 
 @attrs.frozen(kw_only=True)
-class WorkflowSummary:
+class WorkflowSummary(PydanticModel):
     """A workflow as listings and creating calls give it (API documentation: endpoints/workflows/list)."""
 
     id: str
@@ -44,7 +45,7 @@ class Workflow(WorkflowSummary):
 
 
 @attrs.frozen(kw_only=True)
-class Output:
+class Output(PydanticModel):
     """A file that a workflow made.
 
     `src` is a signed URL on the storage host that works for about five minutes for anyone who has it, so it is not
@@ -57,7 +58,7 @@ class Output:
 
 
 @attrs.frozen(kw_only=True)
-class FailureCause:
+class FailureCause(PydanticModel):
     """Why a workflow failed.
 
     The event stream tells the type of the node, the full object which node it was; each is None when it is not known.
@@ -70,7 +71,7 @@ class FailureCause:
 
 
 @attrs.frozen(kw_only=True)
-class WorkflowUpdate:
+class WorkflowUpdate(PydanticModel):
     """One event of a workflow's stream (API documentation: endpoints/workflows/subscribe).
 
     `outputs` are filled when it completed, `cause` when it failed; `prompt` is ComfyUI's own and varies. The stream
