@@ -44,7 +44,9 @@ async def create_runner(call: Call) -> Answer:
     checked = {name: _CHECKS[name](value) for name, value in fields.items()}
     if len(call.state.runners) >= call.state.options.runner_limit:
         raise ApiError(403, "Runner limit exceeded for your tier")
-    return json_answer(call.state.add_runner(checked), 201)
+    runner = call.state.add_runner(checked)
+    call.executor.runners_changed()
+    return json_answer(runner, 201)
 
 
 async def get_runner(call: Call) -> Answer:
@@ -57,6 +59,7 @@ async def update_runner(call: Call) -> Answer:
     runner = existing(call.state.runners.get(call.id))
     given = await read_object(call.request, call.record)
     call.state.change(runner, {name: check(given[name]) for name, check in _CHECKS.items() if name in given})
+    call.executor.runners_changed()
     return json_answer(runner)
 
 

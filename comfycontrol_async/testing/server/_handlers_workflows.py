@@ -1,5 +1,6 @@
 """Endpoints of workflows."""
 
+import hashlib
 import json
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any
@@ -47,7 +48,7 @@ async def create_workflow(call: Call) -> Answer:
         raise ApiError(400, "workflow_json must be a file")
     graph = parse_object(form.files["workflow_json"].data, "workflow_json")
     tags = [tag for tag in (part.strip() for part in form.fields.get("tags", "").split(",")) if tag]
-    return _start(call, name, tags, graph, _values(form), _store(call, form))
+    return _start(call, name, tags, graph, _values(form), _store(form))
 
 
 async def get_workflow(call: Call) -> Answer:
@@ -70,7 +71,7 @@ async def rerun_workflow(call: Call) -> Answer:
     old = call.state.workflow(call.id)
     form = await call.form()
     values = {**old.values, **_values(form)}
-    return _start(call, old.name, old.tags, old.graph, values, {**old.files, **_store(call, form)})
+    return _start(call, old.name, old.tags, old.graph, values, {**old.files, **_store(form)})
 
 
 async def workflow_outputs(call: Call) -> Answer:
@@ -104,16 +105,13 @@ def _values(form: Form) -> dict[str, str]:
     return {name: value for name, value in form.fields.items() if name.startswith(("$", "#"))}
 
 
-def _store(call: Call, form: Form) -> dict[str, StoredFile]:
-    return {
-        name[1:]: _stored(name[1:], upload, make_id(call.state.rng)[:8])
-        for name, upload in form.files.items()
-        if name.startswith("$")
-    }
+def _store(form: Form) -> dict[str, StoredFile]:
+    return {name[1:]: _stored(upload) for name, upload in form.files.items() if name.startswith("$")}
 
 
-def _stored(name: str, upload: Upload, mark: str) -> StoredFile:
-    stored_as = f"{safe_name(name)}_{mark}_{safe_name(upload.filename)}"
+def _stored(upload: Upload) -> StoredFile:
+    # On a real ComfyUI it stays in the input folder: so its name is recognisable, and the same file has the same.
+    stored_as = f"comfycontrol_{hashlib.sha256(upload.data).hexdigest()[:12]}_{safe_name(upload.filename)}"
     return StoredFile(upload.filename, stored_as, upload.content_type, upload.data)
 
 

@@ -3,14 +3,16 @@
 import functools
 import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Concatenate, ParamSpec, TypeVar
+from urllib.parse import urlsplit
 
 import attrs
 
 from comfycontrol_async.testing.server._edge import REFUSALS, make_edge
 from comfycontrol_async.testing.server._life import Failure
 
+_UNLIMITED = 1_000_000_000
 TIERS = ("free", "pro", "plus", "enterprise")
 
 
@@ -35,6 +37,11 @@ def _whole(least: int) -> Callable[[Any, "attrs.Attribute[Any]", Any], None]:
             raise ValueError(f"{attribute.name} must be a whole number of at least {least}, not {value!r}")
 
     return check
+
+
+def _limit(_: Any, attribute: "attrs.Attribute[Any]", value: Any) -> None:
+    if value is not None:
+        _whole(1)(_, attribute, value)
 
 
 def _one_of(names: tuple[str, ...]) -> Callable[[Any, "attrs.Attribute[Any]", Any], None]:
@@ -72,6 +79,16 @@ def _known_edge(_: Any, attribute: "attrs.Attribute[Any]", value: Any) -> None:
     make_edge(value, 1, 1.0, 1.0)
 
 
+def _web_address(_: Any, attribute: "attrs.Attribute[Any]", value: Any) -> None:
+    try:
+        parts = urlsplit(value if isinstance(value, str) else "")
+        good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        good = False
+    if not good:
+        raise ValueError(f"{attribute.name} must be an address such as http://127.0.0.1:8188, not {value!r}")
+
+
 _optional = attrs.validators.optional
 _Owner = TypeVar("_Owner")
 _P = ParamSpec("_P")
@@ -85,8 +102,8 @@ class ServerOptions:
         ValueError: an option has a value that it cannot have; the text names both.
     """
 
-    limit: int = attrs.field(default=40, validator=_whole(1))
-    """Requests that pass in any `period`."""
+    limit: int | None = attrs.field(default=40, validator=_limit)
+    """Requests that pass in any `period`; None for no limit."""
 
     period: float = attrs.field(default=10.0, validator=_positive)
     """Length of the window."""
@@ -139,6 +156,19 @@ class ServerOptions:
     outcome: Callable[[int], str | Failure] | None = attrs.field(default=None, validator=_optional(_function))
     """A function of that index: "completed", "failed" or a `Failure`, "cancelled", "invalid"; None completes all."""
 
+    comfyui: str | None = attrs.field(default=None, validator=_optional(_web_address))
+    """The address of a real ComfyUI that runs the workflows, such as "http://127.0.0.1:8188", instead of a schedule.
+
+    Then `delays`, `duration`, `outcome` and `cancel_delay` have no effect, and `start` raises `ComfyUIError` when none
+    answers there. More are added as runners: `POST /v1/runner` with name, endpoint, headers and tags.
+    """
+
+    comfyui_headers: Mapping[str, str] | None = attrs.field(default=None, repr=False)
+    """Sent to it with every request, such as an Authorization."""
+
+    comfyui_timeout: float = attrs.field(default=1800.0, validator=_positive)
+    """Real seconds without any progress after which the worker of a ComfyUI counts as dead, and its workflows fail."""
+
     cancel_delay: float = attrs.field(default=0.0, validator=_at_least(0))
     """How long a cancelled workflow goes on."""
 
@@ -171,6 +201,11 @@ class ServerOptions:
 
     storage_port: int = attrs.field(default=0, validator=_whole(0))
     """The port of the storage; 0 takes a free one."""
+
+    @property
+    def passing(self) -> int:
+        """The limit as a number: without one, more than any test sends."""
+        return _UNLIMITED if self.limit is None else self.limit
 
     def round_trip(self) -> float:
         """Return the latency of one request in server seconds."""

@@ -26,7 +26,7 @@ def summary(record: WorkflowRecord, now: float) -> dict[str, Any]:
 
 def full(record: WorkflowRecord, now: float, user_id: str) -> dict[str, Any]:
     """Return the long form."""
-    place = record.life.queue_number(now)
+    place = _place(record, now)
     failure = _failure(record, now) or Failure()
     return {
         **summary(record, now),
@@ -51,7 +51,7 @@ def update(record: WorkflowRecord, now: float, signer: UrlSigner) -> dict[str, A
     return {
         "status": life.status(now),
         "prompt": None if started is None else {"prompt_id": record.prompt_id},
-        "queue_number": None if completed is not None else life.queue_number(now),
+        "queue_number": None if completed is not None else _place(record, now),
         "outputs": outputs(record, signer) if life.status(now) == "completed" else [],
         "cause": failure and attrs.asdict(failure, filter=attrs.filters.exclude("node_id")),
         "started_at": text(started),
@@ -69,6 +69,11 @@ def outputs(record: WorkflowRecord, signer: UrlSigner) -> list[dict[str, Any]]:
         }
         for output in record.outputs
     ]
+
+
+def _place(record: WorkflowRecord, now: float) -> int | None:
+    place = record.life.queue_number(now)
+    return record.place if place is not None and record.place is not None else place
 
 
 def _failure(record: WorkflowRecord, now: float) -> Failure | None:

@@ -15,6 +15,7 @@ from comfycontrol_async.testing.server._faults import Fault, Faults, failing_ans
 from comfycontrol_async.testing.server._life import OUTCOMES, Failure
 from comfycontrol_async.testing.server._options import ServerOptions, takes_options
 from comfycontrol_async.testing.server._ports import HttpPort
+from comfycontrol_async.testing.server._proxy import Proxy
 from comfycontrol_async.testing.server._records import LeakedCredential, LiveView, RequestRecord
 from comfycontrol_async.testing.server._signing import UrlSigner
 from comfycontrol_async.testing.server._simulation import Simulation
@@ -62,9 +63,9 @@ class LocalServer:
         self._time = ServerTime(options.speed)
         self._signer = UrlSigner(self._time, options.url_lifetime)
         self._state = State(options, self._time, self._signer)
-        self._executor: Executor = Simulation(self._state)
+        self._executor: Executor = Proxy(self._state) if options.comfyui else Simulation(self._state)
         self._faults = Faults()
-        counter = make_edge(options.edge, options.limit, options.period, options.cooldown, options.edge_phase)
+        counter = make_edge(options.edge, options.passing, options.period, options.cooldown, options.edge_phase)
         self._api = ApiPort(self._state, self._executor, counter, self._faults, self._token)
         self._storage = StoragePort(self._state)
         self._ports = (HttpPort(self._api.handle, options.keepalive), HttpPort(self._storage.handle, options.keepalive))
@@ -79,18 +80,21 @@ class LocalServer:
         Raises:
             RuntimeError: it runs already.
             OSError: a port that was asked for is taken.
+            ComfyUIError: the real ComfyUI that was asked for cannot be used.
         """
         if self._running:
             raise RuntimeError(f"{self!r} runs already")
         self._time.begin()
         self._state.seed()
+        await self._executor.start()
         api, storage = self._ports
         host = self._options.host
-        bound = await api.start(host, self._bound[0])
         try:
+            bound = await api.start(host, self._bound[0])
             self._bound = (bound, await storage.start(host, self._bound[1]))
-        except OSError:
+        except BaseException:
             await api.stop()
+            await self._executor.stop()
             raise
         self._signer.base = self.storage_url
         self._running = True
@@ -101,6 +105,7 @@ class LocalServer:
         self._time.end_sleeps()
         for port in self._ports:
             await port.stop()
+        await self._executor.stop()
         # Transports close in the next turn of the loop; without it the loop may end before them.
         await SYSTEM_CLOCK.sleep(0)
 
@@ -157,8 +162,8 @@ class LocalServer:
 
     @property
     def limit(self) -> int:
-        """Requests that pass in any `period`."""
-        return self._options.limit
+        """Requests that pass in any `period`; a thousand million without a limit."""
+        return self._options.passing
 
     @property
     def period(self) -> float:

@@ -56,6 +56,9 @@ class Simulation:
             return failure_of(record.graph, "ValueError", f"file name {bad_names[0]!r} is not allowed")
         return failure_of(record.graph) if outcome == "failed" else outcome
 
+    def runners_changed(self) -> None:
+        """Do nothing: what found no runner stays accepted."""
+
     async def cancel(self, record: WorkflowRecord) -> None:
         """End a workflow that is queued or running, `cancel_delay` later."""
         now = self._state.time.now()

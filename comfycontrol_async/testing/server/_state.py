@@ -27,6 +27,9 @@ class Executor(Protocol):
     def submit(self, record: WorkflowRecord) -> None:
         """Take a new workflow, whose values were checked."""
 
+    def runners_changed(self) -> None:
+        """Look again for a runner for what waits for one."""
+
     async def cancel(self, record: WorkflowRecord) -> None:
         """Cancel a workflow that is queued or running."""
 
@@ -59,10 +62,15 @@ class State:
             return
         self.user = {"name": "Local User", "email": "local@example.com", "deleted": False}
         self.user |= {"tier": self.options.tier, "provider": "github", **self.fresh()}
-        self.add_runner({"name": "Local runner", "endpoint": "http://127.0.0.1:8188", "headers": {}, "tags": []})
-        for kind, gpu in (("pro", "gpu-a100"), ("plus", "gpu-rtx4090")):
+        options = self.options
+        endpoint = options.comfyui or "http://127.0.0.1:8188"
+        headers = dict(options.comfyui_headers or {})
+        self.add_runner({"name": "Local runner", "endpoint": endpoint, "headers": headers, "tags": []})
+        # A real ComfyUI is a managed runner too, since only these have stats.
+        kinds = [("pro", "local")] if options.comfyui else [("pro", "gpu-a100"), ("plus", "gpu-rtx4090")]
+        for kind, tag in kinds:
             runner: Json = {"name": f"Managed {kind} runner", "runner_type": kind, "status": "active"}
-            runner |= {"tags": ["managed", gpu], **self.fresh()}
+            runner |= {"tags": ["managed", tag], **self.fresh()}
             self.managed_runners[runner["id"]] = runner
 
     def fresh(self) -> Json:
@@ -90,12 +98,16 @@ class State:
         """Return the workflow, or end the request with 404."""
         return existing(self.workflows.by_id.get(id))
 
+    def matching_runners(self, tags: list[str]) -> tuple[list[str], list[str]]:
+        """Return the ids of the user's own runners for these tags, and of the managed ones, which come second."""
+        managed = [] if self.options.tier == "free" else _matching(self.managed_runners.values(), tags)
+        return _matching(self.runners.values(), tags), managed
+
     def choose_runner(self, tags: list[str]) -> tuple[str | None, str | None]:
         """Return the ids (self-hosted, managed) of a runner for these tags: one of the user's own if any matches."""
-        own = _matching(self.runners.values(), tags)
+        own, managed = self.matching_runners(tags)
         if own:
             return self.rng.choice(own), None
-        managed = [] if self.options.tier == "free" else _matching(self.managed_runners.values(), tags)
         return None, self.rng.choice(managed) if managed else None
 
 

@@ -2,6 +2,7 @@
 
 import re
 import zlib
+from pathlib import Path
 
 import attrs
 from aiohttp import web
@@ -47,22 +48,31 @@ class StoragePort:
         if fault is not None and fault.status is not None:
             response: web.StreamResponse = web.Response(status=fault.status)
         else:
-            response = self._answer(request, record)
+            response = self._answer(request, record, whole=fault is not None)
         record.settle(status=response.status)
         if fault is not None and fault.after is not None and isinstance(response, web.Response):
             return await _send_partly(request, response, fault.after)
         return response
 
-    def _answer(self, request: web.BaseRequest, record: RequestRecord) -> web.Response:
+    def _answer(self, request: web.BaseRequest, record: RequestRecord, *, whole: bool) -> web.StreamResponse:
         query = record.query
         if request.method not in ("GET", "HEAD"):
             return web.Response(status=405)
         if not self._state.signer.valid(record.path, query.get("signature", ""), query.get("expires", "")):
             return web.Response(status=403, text="signature is wrong or has expired\n")
-        data = self._content(record.path)
+        media_type = MEDIA_TYPES.get(extension_of(record.path), "application/octet-stream")
+        file = self._on_disk(record.path)
+        if file is not None and not whole:
+            return web.FileResponse(file, headers={"Content-Type": media_type})
+        data = self._content(record.path) if file is None else file.read_bytes()
         if data is None:
             return web.Response(status=404)
-        return _ranged(request, data, MEDIA_TYPES.get(extension_of(record.path), "application/octet-stream"))
+        return _ranged(request, data, media_type)
+
+    def _on_disk(self, path: str) -> Path | None:
+        _, _, workflow_id, name = path.split("/", 3)
+        record = self._state.workflows.by_id.get(workflow_id)
+        return None if record is None else record.files_on_disk.get(name)
 
     def _content(self, path: str) -> bytes | None:
         _, _, workflow_id, name = path.split("/", 3)

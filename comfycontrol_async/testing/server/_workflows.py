@@ -5,6 +5,7 @@ import itertools
 import math
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -12,7 +13,9 @@ import attrs
 from comfycontrol_async.testing.server._graph import Placeholder, find_placeholders, substitute
 from comfycontrol_async.testing.server._life import Failure, Life
 from comfycontrol_async.testing.server._outputs import make_content, name_outputs, output_nodes
-from comfycontrol_async.testing.server._time import ServerTime
+from comfycontrol_async.testing.server._time import ServerTime, wake
+
+_ON_THE_WAY = ("uploaded", "queued", "running")
 
 
 @attrs.frozen
@@ -40,7 +43,7 @@ class WorkflowRecord:
 
     `params` are the (name, value) pairs the API shows, `values` the submitted form fields, `files` the submitted
     files by placeholder name, `index` the order of creation, and `created` is in server seconds. `sleeping` are the
-    streams that wait for the next tick or change.
+    streams that wait for the next tick or change, `place` is that in the queue of a real ComfyUI.
     """
 
     id: str
@@ -59,6 +62,8 @@ class WorkflowRecord:
     runner_id: str | None = None
     managed_runner_id: str | None = None
     failure: Failure | None = None
+    place: int | None = None
+    files_on_disk: Mapping[str, Path] = attrs.field(factory=dict, init=False, repr=False)
     sleeping: set[asyncio.Future[bool]] = attrs.field(factory=set, init=False, repr=False)
     _prompt: dict[str, Any] | None = attrs.field(default=None, init=False, repr=False)
     _outputs: list[OutputFile] | None = attrs.field(default=None, init=False, repr=False)
@@ -90,6 +95,41 @@ class WorkflowRecord:
         if name not in self._contents and any(output.name == name for output in self.outputs):
             self._contents[name] = make_content(name, self.prompt, self.seed)
         return self._contents.get(name)
+
+    # What happens to it on a real ComfyUI
+
+    def enter(self, state: str) -> None:
+        """Note that it is "uploaded", "queued" or "running" now; harmless when it was before."""
+        now, states = self.time.now(), _ON_THE_WAY[: _ON_THE_WAY.index(state) + 1]
+        missing = [name for name in states if getattr(self.life, name) == math.inf]
+        for name in missing:
+            self.life = attrs.evolve(self.life, **{name: now})  # type: ignore[arg-type] # a name of a moment
+        if missing:
+            wake(self.sleeping)
+
+    def finish(self, outcome: str, failure: Failure | None = None) -> None:
+        """Note that it ends now."""
+        self.failure = failure
+        self.life = self.life.end(self.time.now(), outcome)
+        wake(self.sleeping)
+
+    def rename_files(self, names: Mapping[str, str]) -> None:
+        """Note under which names its files are on the runner, by placeholder."""
+        self.files = {name: attrs.evolve(file, stored_as=names[name]) for name, file in self.files.items()}
+        self.params = pair_up(self.graph, self.values, self.files)
+        self._prompt = None
+
+    def keep(self, files: Sequence[tuple[str, str, Path]]) -> None:
+        """Note the outputs: node id, name, and where it is on disk. A name that comes twice gets a number."""
+        taken: dict[str, Path] = {}
+        self._outputs = []
+        for node_id, name, path in files:
+            stem, dot, extension = name.rpartition(".")
+            numbered = (f"{stem}_{number}{dot}{extension}" for number in itertools.count(2))
+            unique = next(it for it in itertools.chain([name], numbered) if it not in taken)
+            taken[unique] = path
+            self._outputs.append(OutputFile(f"output-{make_id(random.Random())}", node_id, unique))
+        self.files_on_disk = taken
 
     def _fill_in(self) -> dict[str, Any]:
         rng = random.Random(self.seed)
