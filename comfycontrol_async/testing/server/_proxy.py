@@ -43,6 +43,8 @@ class Proxy:
             await comfy.check()
         finally:
             await comfy.close()
+        for runner_id in self._state.runners:
+            self._runner_of(runner_id)  # connects before the first workflow comes
         self._started = True
         for runner in self._runners.values():
             runner.start()

@@ -69,6 +69,7 @@ class ComfyUIRunner:
         self._jobs: dict[str, Job] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Event()
+        self._connected = asyncio.Event()
         self._answered = 0.0
         self._moved = 0.0
         self._running: tuple[str, ...] = ()
@@ -85,7 +86,7 @@ class ComfyUIRunner:
     def start(self) -> None:
         """Begin, or go on with what is open, on the running event loop."""
         self.comfy.open()
-        self._changed = asyncio.Event()
+        self._changed, self._connected = asyncio.Event(), asyncio.Event()
         self._answered = self._moved = SYSTEM_CLOCK.monotonic()
         self._spawn(self._listen())
         self._spawn(self._watch())
@@ -174,6 +175,10 @@ class ComfyUIRunner:
 
     async def _post(self, record: WorkflowRecord) -> None:
         """Queue the graph; a lost answer is looked up before it is queued again."""
+        # A short run would be over before the websocket is there to say so.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_RECONNECT):
+                await self._connected.wait()
         try:
             answer = await self.comfy.post(record.prompt_id, record.prompt, self._client_id)
         except ComfyUIError as error:
@@ -199,9 +204,11 @@ class ComfyUIRunner:
         while True:
             try:
                 async for name, data in self.comfy.events(self._client_id):
+                    self._connected.set()
                     self._hear(name, data)
             except ComfyUIError:
                 pass  # the poll finds out what it is
+            self._connected.clear()
             await SYSTEM_CLOCK.sleep(_RECONNECT)
 
     def _hear(self, name: str, data: Json) -> None:

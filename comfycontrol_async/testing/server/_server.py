@@ -162,7 +162,7 @@ class LocalServer:
 
     @property
     def limit(self) -> int:
-        """Requests that pass in any `period`; a thousand million without a limit."""
+        """Requests that pass in any `period`; 100,000 without a limit."""
         return self._options.passing
 
     @property
