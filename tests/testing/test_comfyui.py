@@ -16,8 +16,9 @@ from aiohttp import web
 from comfycontrol_async.testing import ComfyUIError, LocalServer, read_png_text
 from comfycontrol_async.testing._png import write_png
 from comfycontrol_async.testing.server import _runner
-from support.bare_api import Api, eventually, serving
+from support.bare_api import Api, serving
 from support.fake_comfyui import FakeComfyUI
+from support.waiting import eventually
 
 REAL = os.environ.get("COMFYUI_URL")
 only_fake = pytest.mark.skipif(REAL is not None, reason="needs a ComfyUI that breaks when it is told to")
@@ -256,7 +257,7 @@ async def test_place_in_the_queue(api: Api, hasty: None) -> None:
 @pytest.mark.parametrize("older", [False, True], ids=["by-id", "ignores-the-id"])
 async def test_used_by_hand(api: Api, fake: FakeComfyUI, older: bool) -> None:
     """Somebody else's prompt is never stopped: neither by a cancel nor by an interrupt of the runner."""
-    fake.ignores_interrupt_id = older
+    fake.ignores_interrupt_id, fake.blur = older, 0.1
     foreign = {"prompt": slow(3), "prompt_id": "11111111-2222-3333-4444-555555555555"}
     async with api.session.post(f"{fake.url}/prompt", json=foreign) as response:
         assert response.status == 200
@@ -406,6 +407,7 @@ async def test_files_are_kept_on_disk(fake: FakeComfyUI) -> None:
 @only_fake
 async def test_stopped_and_started(fake: FakeComfyUI) -> None:
     """What is open when the server stops is followed again after a start."""
+    fake.blur = 0.2
     server = LocalServer(comfyui=fake.url, limit=None)
     async with server, aiohttp.ClientSession() as session:
         api = Api(server, session)

@@ -11,8 +11,8 @@ import pytest
 
 from comfycontrol_async import ComfyControl, LocalLimiter, WorkflowCancelledError, WorkflowFailedError
 from comfycontrol_async.testing import LocalServer, read_png_text
-from support.bare_api import eventually
 from support.fake_comfyui import FakeComfyUI
+from support.waiting import eventually
 
 REAL = os.environ.get("COMFYUI_URL")
 only_fake = pytest.mark.skipif(REAL is not None, reason="needs a ComfyUI whose speed is known")
