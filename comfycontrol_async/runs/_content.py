@@ -190,7 +190,8 @@ class Inspection:
             return False
         start = bytes(self._head).removeprefix(b"\xef\xbb\xbf").lstrip().lower()
         if start.startswith(_PAGES):
-            return True
+            # A text may be written in HTML, and then nothing but the host's word says that it is a page.
+            return self._content_type in _PAGE_TYPES or not self._media_type.startswith("text/")
         if self._content_type in _PAGE_TYPES:
             return start.startswith(b"<")
         media = self._media_type.startswith(_MEDIA) and self._media_type != "image/svg+xml"

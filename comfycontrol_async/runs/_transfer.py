@@ -138,6 +138,7 @@ class Transfer:
                         pace.check(len(chunk), clock.monotonic())
                         for piece in self._assembly.take(chunk):
                             yield piece
+                        pace.wait_from(clock.monotonic())
             for piece in self._assembly.finish(has_length=answer.has_length):
                 yield piece
 
@@ -166,21 +167,27 @@ class Transfer:
 
 
 class _Pace:
-    """Counts what comes in a window of time."""
+    """Counts what comes in a window of waiting; the time that the consumer takes is its own."""
 
     def __init__(self, now: float) -> None:
-        self._since = now
+        self._from = now
+        self._waited = 0.0
         self._bytes = 0
 
+    def wait_from(self, now: float) -> None:
+        """Begin to wait for the next bytes."""
+        self._from = now
+
     def check(self, size: int, now: float) -> None:
-        """Count `size` bytes.
+        """Count `size` bytes that came.
 
         Raises:
             ResponseLostError: too few came in the last window.
         """
         self._bytes += size
-        if now - self._since < _SLOW_WINDOW:
+        self._waited += now - self._from
+        if self._waited < _SLOW_WINDOW:
             return
         if self._bytes < _SLOW_BYTES:
             raise ResponseLostError(f"only {self._bytes} bytes came in {_SLOW_WINDOW:.0f} s")
-        self._since, self._bytes = now, 0
+        self._waited, self._bytes = 0.0, 0

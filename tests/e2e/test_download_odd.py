@@ -93,6 +93,7 @@ GOOD: dict[str, tuple[str, Reply, bytes]] = {
     "no-type": ("a.png", saying(http(PNG, kind="")), PNG),
     "wrong-type": ("a.png", saying(http(PNG, kind="text/html")), PNG),
     "page-wanted": ("a.html", saying(http(b"<html>hi</html>", kind="text/html")), b"<html>hi</html>"),
+    "text-in-html": ("a.txt", saying(http(b"<html>hi</html>", kind="text/plain")), b"<html>hi</html>"),
     "svg": ("a.svg", saying(http(b"<svg/>", kind="application/xml")), b"<svg/>"),
     "json": ("a.json", saying(http(b'{"a": 1}', kind="application/json")), b'{"a": 1}'),
     "empty-text": ("a.txt", saying(http(b"", kind="text/plain")), b""),

@@ -209,6 +209,18 @@ class TestBounds:
         (file,) = downloader(storage).files(outputs("a"), no_refresh)
         assert len(await file.read()) == 800_000
 
+    async def test_slow_consumer(self) -> None:
+        """The time that a consumer takes for each chunk is not held against the host."""
+        clock = PassingClock()
+        storage = FakeStorage(clock, lambda *_: Answer(chunks=[bytes(1000)] * 20, seconds=1.0))
+        (file,) = downloader(storage).files(outputs("a"), no_refresh)
+        size = 0
+        async for chunk in file.chunks():
+            size += len(chunk)
+            await clock.sleep(100.0)
+        assert size == 20_000
+        assert len(storage.asked) == 1
+
     @pytest.mark.parametrize("etag", ['"v"', ""])
     async def test_tiny_steps(self, etag: str) -> None:
         """Attempts that each bring a few bytes more are no progress."""
