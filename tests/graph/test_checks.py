@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -45,9 +46,9 @@ def one(value: object) -> Graph:
         ({"KSampler": {"input": {"required": {}}, "output": []}}, "/object_info answers"),
         ({"a": 1, "b": {"c": 2}}, "this is no graph: it has 2 entries, but none is a node"),
         ({"error": "not found"}, "this is no graph: it has one entry"),
-        ({f"key{i}": i for i in range(150_000)}, "this is no graph: it has 150,000 entries"),
-        ({f"key{i}": {"inputs": {}} for i in range(150_000)}, "this is no graph: it has 150,000 entries"),
-        ({f"key{i}": {"a": {"b": i}} for i in range(150_000)}, "this is no graph: it has 150,000 entries"),
+        (dict.fromkeys(map(str, range(1000)), 1), "this is no graph: it has 1,000 entries"),
+        ({f"key{i}": {"inputs": {}} for i in range(1000)}, "this is no graph: it has 1,000 entries"),
+        ({f"key{i}": {"a": {"b": i}} for i in range(1000)}, "this is no graph: it has 1,000 entries"),
     ],
     ids=[
         *(
@@ -216,46 +217,50 @@ def test_keys_that_no_one_reads_may_hold_nan() -> None:
         one(float("nan"))
 
 
-# Size: each goal is half a second on the machine it was set for, the bounds here are those of any machine.
-
-
-def seconds(work: Any) -> float:
-    """Return the CPU time that a call takes."""
-    began = time.process_time()
-    work()
-    return time.process_time() - began
+# Size: each goal is half a second; the bounds are CPU time on any machine, under load too.
 
 
 @pytest.mark.parametrize(
-    "nodes",
+    "make",
     [
-        pytest.param({str(i): save(a=[f"absent{i}", 0]) for i in range(5000)}, id="absent"),
-        pytest.param({str(i): save(a=f"$foo{i}(x)") for i in range(5000)}, id="functions"),
-        pytest.param({str(i): save(a=f"$word{i}") for i in range(5000)}, id="words"),
-        pytest.param({str(i): save(a=f"$text(x, {i})") for i in range(5000)}, id="defaults"),
-        pytest.param({str(i): save(a=f"$text(x{i}") for i in range(5000)}, id="unclosed"),
-        pytest.param({str(i): save(a=f"$file(x{i}.png)") for i in range(5000)}, id="file-names"),
-        pytest.param({str(i): save(a=[i % 7, 0.5]) for i in range(10, 5010)}, id="lists"),
-        pytest.param({"0": save(), **{str(i): i for i in range(1, 5001)}}, id="no-nodes"),
-        pytest.param({str(i): save(a=[str((i + 1) % 5000), 0], b=["0", 0]) for i in range(5000)}, id="loops"),
+        pytest.param(lambda: {str(i): save(a=[f"absent{i}", 0]) for i in range(5000)}, id="absent"),
+        pytest.param(lambda: {str(i): save(a=f"$foo{i}(x)") for i in range(5000)}, id="functions"),
+        pytest.param(lambda: {str(i): save(a=f"$word{i}") for i in range(5000)}, id="words"),
+        pytest.param(lambda: {str(i): save(a=f"$text(x, {i})") for i in range(5000)}, id="defaults"),
+        pytest.param(lambda: {str(i): save(a=f"$text(x{i}") for i in range(5000)}, id="unclosed"),
+        pytest.param(lambda: {str(i): save(a=f"$file(x{i}.png)") for i in range(5000)}, id="file-names"),
+        pytest.param(lambda: {str(i): save(a=[i % 7, 0.5]) for i in range(10, 5010)}, id="lists"),
+        pytest.param(lambda: {"0": save(), **{str(i): i for i in range(1, 5001)}}, id="no-nodes"),
+        pytest.param(lambda: {str(i): save(a=[str((i + 1) % 5000), 0], b=["0", 0]) for i in range(5000)}, id="loops"),
     ],
 )
-def test_five_thousand_faults(nodes: Any) -> None:
+def test_five_thousand_faults(make: Callable[[], dict[str, Any]]) -> None:
     """Every fault is listed, hints are made for the first few only: they take a millisecond each."""
-    graph = Graph(nodes)
-    issues = graph.check()
+    nodes = make()
+    began = time.process_time()
+    issues = Graph(nodes).check()
+    assert time.process_time() - began < 5
     assert len(issues) >= 4999
     assert sum("did you mean" in issue.message for issue in issues) <= 10
     assert max(len(str(issue)) for issue in issues) < 500
-    assert seconds(Graph(nodes).check) < 5
+
+
+def test_a_large_object_that_is_no_graph() -> None:
+    """150,000 keys are one sentence, and quickly."""
+    nodes = {f"key{i}": {"a": {"b": i}} for i in range(150_000)}
+    began = time.process_time()
+    (issue,) = Graph(nodes).check()
+    assert time.process_time() - began < 5
+    assert "this is no graph: it has 150,000 entries" in str(issue)
 
 
 def test_five_thousand_parameters_and_names() -> None:
     """Parameters are looked up, not searched, and so are the names in `params`."""
     graph = Graph({str(i): save(a=f"$text(x{i})", b=f"$choice(x{i}, a, b)") for i in range(5000)})
     params = {f"y{i}": i for i in range(5000)}
+    began = time.process_time()
     assert len(graph.check(params)) == 15_000
-    assert seconds(lambda: graph.check(params)) < 5
+    assert time.process_time() - began < 5
 
 
 def test_a_long_loop_is_one_short_line() -> None:

@@ -1,13 +1,10 @@
-"""What `Graph` promises: what it reads, what it finds before a request is spent, and what it sends."""
+"""What a graph is: what it reads, holds and refuses, and what the checks of its structure find."""
 
 import copy
-import enum
 import fractions
-import io
 import json
 import math
 import pickle
-from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,39 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from comfycontrol_async.errors import GraphError
-from comfycontrol_async.graph import File, Graph, GraphIssue, Parameter, name_of
+from comfycontrol_async.graph import Graph, name_of
+from support.checked_graphs import TEMPLATES, WORKFLOWS, Colour, Number, found, graph_of, node
 
-WORKFLOWS = Path(__file__).parents[1] / "data" / "workflows"
-TEMPLATES = sorted(WORKFLOWS.glob("*.template.json"))
 PLAIN = sorted(path for path in WORKFLOWS.glob("[ms]*.json") if path not in TEMPLATES)
-IMAGE = {"image": b"png"}
-
-
-class Colour(enum.StrEnum):
-    """A text that is an enum."""
-
-    RED = "red"
-
-
-class Number(enum.IntEnum):
-    """A number that is an enum."""
-
-    SEVEN = 7
-
-
-def node(class_type: str = "SaveImage", **inputs: object) -> dict[str, Any]:
-    """Make a node with these inputs."""
-    return {"class_type": class_type, "inputs": inputs}
-
-
-def graph_of(*values: object) -> Graph:
-    """Make a graph of one output node, whose inputs a, b, c... have these values."""
-    return Graph({"1": {"class_type": "SaveImage", "inputs": dict(zip("abcdefgh", values, strict=False))}})
-
-
-def found(graph: Graph, params: Mapping[str, object] | None = None) -> list[tuple[str, str]]:
-    """List the issues without their texts."""
-    return [(issue.severity, issue.place) for issue in graph.check(params)]
 
 
 # Reading
@@ -258,126 +226,6 @@ def test_name_of(source: object, name: str) -> None:
     assert name_of(source) == name
 
 
-# Placeholders
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("$text(prompt)", {"name": "prompt", "kind": "text"}),
-        ("$text( my prompt )", {"name": "my prompt", "kind": "text"}),
-        ("$text(a, b (c), d )", {"name": "a", "kind": "text", "default": "b (c), d"}),
-        ("$text(a, :) or :()", {"name": "a", "kind": "text", "default": ":) or :("}),
-        ("$text(a,)", {"name": "a", "kind": "text", "default": ""}),
-        ("$text(a, b\nc)", {"name": "a", "kind": "text", "default": "b\nc"}),
-        ("$choice(s, x,y)", {"name": "s", "kind": "choice", "default": "x", "choices": ("x", "y")}),
-        ("$choice(s, x (1), y)", {"name": "s", "kind": "choice", "default": "x (1)", "choices": ("x (1)", "y")}),
-        ("$file(in_put-1)", {"name": "in_put-1", "kind": "file"}),
-        (f"$file({'f' * 255})", {"name": "f" * 255, "kind": "file"}),
-    ],
-)
-def test_placeholders_are_read(text: str, expected: dict[str, Any]) -> None:
-    """Each documented form makes one parameter and no issue."""
-    graph = graph_of(text)
-    assert graph.parameters == (Parameter(**expected, places=("1.a",)),)
-    assert graph.parameters[0].required == ("default" not in expected)
-    assert graph.check() == []
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "$random()",
-        "$timestamp()",
-        "$random( )",
-        "",
-        "$",
-        "a $5 (note)",
-        "see $foo(x) here",
-        "text(prompt)",
-        "$ text",
-    ],
-)
-def test_other_strings_ask_for_nothing(text: str) -> None:
-    """What the service fills in by itself, and ordinary text, is no parameter and no issue."""
-    assert graph_of(text).parameters == ()
-    assert graph_of(text).check() == []
-
-
-@pytest.mark.parametrize(
-    ("text", "severity", "message"),
-    [
-        ("prefix_$random()", "error", "must be the whole value"),
-        ("$text(a), masterpiece", "error", "must be the whole value"),
-        (" $text(a)", "error", "must be the whole value"),
-        ("$text(a) and $text(b)", "error", "must be the whole value"),
-        ("$text(a) and (b)", "error", "must be the whole value"),
-        ("$text(a, $random())", "error", "must be the whole value"),
-        ("$random() (x)", "error", "must be the whole value"),
-        ("$choice(a, b, c) or (d)", "error", "must be the whole value"),
-        ("$foo($text(a))", "error", "must be the whole value"),
-        ("$text(", "error", "no closing parenthesis"),
-        ("$text()", "error", "needs a name"),
-        ("$text(, x)", "error", "needs a name"),
-        ('$text("a")', "error", "which no form field can have"),
-        ("$text(a\nb)", "error", "which no form field can have"),
-        ("$text(a(b)", "error", "which no form field can have"),
-        ("$choice()", "error", "needs a name"),
-        ("$choice(a)", "error", "needs 2 to 4 options, but has 0"),
-        ("$choice(a, b)", "error", "needs 2 to 4 options, but has 1"),
-        ("$choice(a, b, c, d, e, f)", "error", "needs 2 to 4 options, but has 5"),
-        ("$choice(a, b, )", "error", "empty option"),
-        ("$choice(a, b, b)", "warning", "an option twice"),
-        ("$file()", "error", "needs a name"),
-        ("$file(input_image.png)", "error", "such as $file(input_image_png)"),
-        ("$file(a, b)", "error", "letters, digits"),
-        ("$file(изображение)", "error", "such as $file(image)"),
-        (f"$file({'f' * 256})", "error", "at most 255"),
-        ("$random(5)", "error", "nothing between"),
-        ("$timestamp(ms)", "error", "nothing between"),
-        ("$foo(x)", "warning", "$foo(...) is no placeholder of the service; there are text, choice"),
-        ("$Text(x)", "warning", "did you mean 'text'"),
-    ],
-)
-def test_faulty_placeholders_are_found(text: str, severity: str, message: str) -> None:
-    """Each faulty placeholder is one issue, with its place."""
-    (issue,) = graph_of(0, {"k": [text]}).check()
-    assert (issue.severity, issue.place) == (severity, "1.b.k[0]")
-    assert message in issue.message
-
-
-def test_places_are_listed_in_order() -> None:
-    """A parameter lists everywhere that it stands, within lists and objects too; order is that of first appearance."""
-    graph = Graph({"3": node(z="$text(b)", y={"l": ["x", {"k": "$text(a)"}]}), "1": node(o={"p": "$text(b, 1)"})})
-    places = [(parameter.name, parameter.default, parameter.places) for parameter in graph.parameters]
-    assert places == [("b", "1", ("3.z", "1.o.p")), ("a", None, ("3.y.l[1].k",))]
-    assert graph.check() == []
-
-
-@pytest.mark.parametrize(
-    ("first", "second", "issues"),
-    [
-        ("$text(x)", "$text(x)", []),
-        ("$text(x)", "$text(x, 1)", []),
-        ("$text(x, 1)", "$text(x, 2)", [("warning", "1.b")]),
-        ("$choice(x, a, b)", "$choice(x, a, c)", [("warning", "1.b")]),
-        ("$choice(x, a, b)", "$text(x)", [("warning", "1.b")]),
-        ("$text(x)", "$file(x)", [("error", "1.b")]),
-        ("$file(x)", "$text(x)", [("error", "1.b")]),
-        ("$file(x)", "$choice(x, a, b)", [("error", "1.b")]),
-    ],
-)
-def test_one_name_used_twice(first: str, second: str, issues: list[tuple[str, str]]) -> None:
-    """Placeholders of one name that disagree are found; a file shares its name with nothing else."""
-    assert found(graph_of(first, second)) == issues
-    assert graph_of(first, second).parameters[0].places[0] == "1.a"
-
-
-def test_the_first_of_two_defaults_counts() -> None:
-    """Where two placeholders disagree, the first one is sent."""
-    assert graph_of("$text(x, 1)", "$text(x, 2)").bind().fields == (("$x", "1"),)
-
-
 # Structure
 
 CORE = {"1": node("EmptyImage"), "2": node("ImageInvert", image=["1", 0])}
@@ -445,164 +293,6 @@ def test_a_long_chain_is_no_recursion() -> None:
     assert found(Graph({**nodes, "5000": node("ImageInvert", image=["1", 0])})) == [("error", "5000.image")]
 
 
-# Parameters
-
-ASKING = ("$text(prompt)", "$text(steps, 20)", "$choice(sampler, euler, ddim)", "$file(image)")
-
-
-@pytest.mark.parametrize(
-    ("params", "place", "message"),
-    [
-        pytest.param({}, "1.a", 'text "prompt" has no default and is missing', id="missing"),
-        pytest.param({"prompt": None}, "1.a", "given None: leave it out instead", id="none"),
-        pytest.param({"prompt": b"x"}, "1.a", "takes a str, int, float or bool, but was given bytes b'x'", id="bytes"),
-        pytest.param({"prompt": ["x"]}, "1.a", "but was given list ['x']", id="list"),
-        pytest.param({"prompt": math.nan}, "1.a", "takes no nan", id="nan"),
-        pytest.param({"prompt": -math.inf}, "1.a", "takes no -inf", id="infinity"),
-        pytest.param({"prompt": 10**5000}, "1.a", "too long to write out", id="5001-digits"),
-        pytest.param({"prompt": fractions.Fraction(10**400)}, "1.a", "too long to write out", id="overflow"),
-        pytest.param({"prompt": "\ud800"}, "1.a", "half a surrogate pair", id="surrogate"),
-        pytest.param({"sampler": "eular"}, "1.c", "takes 'euler' or 'ddim', but was given 'eular'", id="option"),
-        pytest.param({"sampler": 1}, "1.c", "takes 'euler' or 'ddim', but was given int 1", id="choice-type"),
-        pytest.param({"sampler": 10**5000}, "1.c", "but was given int <int>", id="choice-5001-digits"),
-        pytest.param({"image": "cat.png"}, "1.d", "Path('cat.png') or File('cat.png')", id="file-as-text"),
-        pytest.param({"image": 3}, "1.d", "takes a File, Path or bytes, but was given int 3", id="file-type"),
-        pytest.param({"image": Path("no/such.png")}, "1.d", "No such file", id="absent-file"),
-        pytest.param({"image": File("no/such.png")}, "1.d", "No such file", id="absent-file-text"),
-        pytest.param({"image": Path(__file__).parent}, "1.d", "is the directory", id="directory"),
-        pytest.param({"image": Path("a\0b")}, "1.d", "cannot be read", id="null-byte"),
-        pytest.param({"promt": "x"}, "", "no parameter 'promt'; did you mean 'prompt'?", id="close"),
-        pytest.param({"zzz": "x"}, "", "there are prompt, steps, sampler, image", id="unknown"),
-        pytest.param({"$prompt": "x"}, "", "leave the sign out: 'prompt'", id="dollar"),
-        pytest.param({"#sampler": "x"}, "", "leave the sign out: 'sampler'", id="hash"),
-        pytest.param({7: "x"}, "", "no parameter 7", id="key-type"),
-        pytest.param(["prompt"], "", "params must map names to values", id="not-a-mapping"),
-    ],
-)
-def test_faulty_parameters_are_found(params: Any, place: str, message: str) -> None:
-    """Each faulty value is an error at its first place; other parameters do not add to it."""
-    good = {"prompt": "a cat", **IMAGE}
-    full = {**good, **params} if params and isinstance(params, dict) else params if params else IMAGE
-    (issue,) = graph_of(*ASKING).check(full)
-    assert (issue.severity, issue.place) == ("error", place)
-    assert message in issue.message
-
-
-def test_a_graph_without_parameters_says_so() -> None:
-    """A value for a graph that asks for nothing is an error."""
-    assert "there are none" in str(graph_of(1).check({"prompt": "x"})[0])
-
-
-def test_bind_fills_in_defaults_in_order() -> None:
-    """Fields come in order of the parameters, with the sign of their kind and the defaults the API wants."""
-    image = File(b"png", filename="cat.png")
-    bound = graph_of(*ASKING).bind({"image": image, "prompt": "кот"})
-    assert bound.fields == (("$prompt", "кот"), ("$steps", "20"), ("#sampler", "euler"), ("$image", image))
-    assert bound.warnings == ()
-    assert str(len(bound.body)) in repr(bound)
-    assert "class_type" not in repr(bound)
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [
-        ("", ""),
-        ("two\nlines", "two\nlines"),
-        (Colour.RED, "red"),
-        (True, "true"),
-        (False, "false"),
-        (12, "12"),
-        (Number.SEVEN, "7"),
-        (2**64, "18446744073709551616"),
-        (7.0, "7"),
-        (0.1, "0.1"),
-        (fractions.Fraction(1, 4), "0.25"),
-    ],
-)
-def test_text_values_are_written_out(value: object, text: str) -> None:
-    """A text parameter takes texts, numbers and booleans, and sends them as ComfyUI reads them."""
-    ((_, sent),) = graph_of("$text(x)").bind({"x": value}).fields
-    assert sent == text
-    assert type(sent) is str
-
-
-def test_files_get_a_name(tmp_path: Path) -> None:
-    """A path keeps its name, bytes and streams take the parameter's, and a name that was given stays."""
-    path = tmp_path / "cat.png"
-    path.write_bytes(b"png")
-    names = []
-    for value in (path, b"png", File(str(path)), File(io.BytesIO(b"png")), File(path, filename="dog.png")):
-        ((name, file),) = graph_of("$file(image)").bind({"image": value}).fields
-        assert isinstance(file, File)
-        with file.open() as stream:
-            assert stream.read() == b"png"
-        names.append((name, file.filename))
-    assert names == [("$image", name) for name in ("cat.png", "image", "cat.png", "image", "dog.png")]
-
-
-def test_one_value_fills_a_text_and_a_choice() -> None:
-    """A text and a choice of one name are two fields, and the warning comes with the bound graph."""
-    bound = graph_of("$text(x)", "$choice(x, a, b)").bind({"x": "b"})
-    assert bound.fields == (("$x", "b"), ("#x", "b"))
-    assert [issue.severity for issue in bound.warnings] == ["warning"]
-
-
-@pytest.mark.parametrize("path", TEMPLATES, ids=lambda path: path.stem)
-def test_real_templates_bind(path: Path) -> None:
-    """A template binds with only what it requires, and sends itself and every parameter."""
-    graph = Graph.load(path)
-    params = {parameter.name: b"x" if parameter.kind == "file" else "x" for parameter in graph.parameters}
-    bound = graph.bind({name: params[name] for name in params if name in ("prompt", "image")})
-    assert json.loads(bound.body) == json.loads(path.read_text())
-    assert [name for name, _ in bound.fields] == [parameter.field for parameter in graph.parameters]
-
-
-def test_the_body_is_compact_and_exact() -> None:
-    """The body is UTF-8 with no blanks, whole numbers of any size are exact, and it is made once."""
-    graph = graph_of(2**80 + 1, "été", 7.0)
-    assert (
-        graph.bind().body
-        == '{"1":{"class_type":"SaveImage","inputs":{"a":1208925819614629174706177,"b":"été","c":7.0}}}'.encode()
-    )
-    assert graph.bind().body is graph.bind().body
-
-
-def test_bind_lists_every_error() -> None:
-    """One `GraphError` says how many there are on one line, cut, and has them all, warnings too."""
-    graph = graph_of("$text(a)", "$text(b)", "$text(c)", "$text(d)", "$foo()", "x\n" * 500 + "$text(e)")
-    with pytest.raises(GraphError) as caught:
-        graph.bind({"f" * 500: 1, "a": object})
-    error = caught.value
-    assert len(error.issues) == len(graph.check({"f" * 500: 1, "a": object})) == 7
-    assert [issue.severity for issue in error.issues].count("warning") == 1
-    assert str(error).startswith("6 problems: 1.f: a placeholder must be")
-    assert str(error).endswith("; and 3 more in .issues")
-    assert len(str(error)) < 700
-    assert "\n" not in str(error)
-    assert pickle.loads(pickle.dumps(error)).issues == error.issues
-
-
-def test_one_error_is_said_plainly() -> None:
-    """A single error has no count before it."""
-    with pytest.raises(GraphError, match=r'^1\.a: text "a" has no default and is missing in params$'):
-        graph_of("$text(a)").bind()
-
-
-def test_bind_changes_sends_only_what_is_given() -> None:
-    """A rerun requires nothing and fills nothing in, but its values are checked."""
-    graph = graph_of(*ASKING)
-    assert graph.bind_changes() == graph.bind_changes({}) == ()
-    assert graph.bind_changes({"sampler": "ddim", "steps": 4}) == (("$steps", "4"), ("#sampler", "ddim"))
-    with pytest.raises(GraphError, match=r"2 problems: the graph has no parameter 'stesp'.*ddim"):
-        graph.bind_changes({"stesp": 4, "sampler": "x"})
-
-
-def test_an_issue_is_one_line() -> None:
-    """The text of an issue has its place, if there is one, and no line break."""
-    assert str(GraphIssue("error", "5.a\nb", "is\nwrong")) == "5.a b: is wrong"
-    assert str(GraphIssue("warning", "", "is odd")) == "is odd"
-
-
 # Properties
 
 JSON = st.recursive(
@@ -617,7 +307,6 @@ NODES = st.fixed_dictionaries(
 )
 GRAPHS = st.dictionaries(st.sampled_from(["1", "2", "3", "nodes", "prompt"]) | st.text(max_size=3), NODES | JSON)
 PARAMS = st.dictionaries(st.sampled_from(["a", "b", "$a"]), JSON | st.binary() | st.floats())
-WORD = st.text("abcXYZ09_-é", min_size=1, max_size=20)
 
 
 @given(GRAPHS, PARAMS)
@@ -636,29 +325,3 @@ def test_any_json_is_judged(nodes: dict[str, object], params: dict[str, object])
         assert bound.warnings == tuple(issues)
         assert Graph(json.loads(bound.body)) == graph
         assert [name for name, _ in bound.fields] == [parameter.field for parameter in graph.parameters]
-
-
-@given(st.text("$textfilchorandomsmp(), ab\n"))
-def test_any_string_is_judged(text: str) -> None:
-    """A string makes at most one parameter, whose place is known, and at most one issue."""
-    graph = graph_of(text)
-    assert len(graph.parameters) <= 1
-    assert all(parameter.places == ("1.a",) for parameter in graph.parameters)
-    assert len(graph.check()) <= 1
-
-
-@given(WORD, st.none() | st.text("ab ,()$.\n"))
-def test_texts_round_trip(name: str, default: str | None) -> None:
-    """A text's name and its default, but for blanks around it, come back as they were written."""
-    graph = graph_of(f"$text({name})" if default is None else f"$text({name}, {default})")
-    stripped = None if default is None else default.strip()
-    assert graph.parameters == (Parameter(name=name, kind="text", default=stripped, places=("1.a",)),)
-    assert graph.check() == []
-
-
-@given(WORD, st.lists(WORD, min_size=2, max_size=4, unique=True))
-def test_choices_round_trip(name: str, options: list[str]) -> None:
-    """A choice's name and options come back as they were written, the first as its default."""
-    (parameter,) = graph_of(f"$choice({name}, {', '.join(options)})").parameters
-    assert (parameter.name, parameter.choices, parameter.default) == (name, tuple(options), options[0])
-    assert not parameter.required
