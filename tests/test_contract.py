@@ -526,7 +526,25 @@ def test_testing_kit() -> None:
 
 # What an import costs
 
-HEAVY = ("typer", "rich", "redis", "sqlite3", "aiohttp.web", "pytest", "uvloop")
+HEAVY = [
+    "typer",
+    "rich",
+    "redis",
+    "sqlite3",
+    "aiohttp.web",
+    "pytest",
+    "uvloop",
+    "obstore",
+    "pyarrow",
+    "opentelemetry",
+    "pydantic",
+    "csv",
+    "importlib.metadata",
+    "comfycontrol_async.cli",
+    "comfycontrol_async.testing",
+    "comfycontrol_async.ext",
+    "comfycontrol_async.limits.redis",
+]
 
 
 def run(code: str, *paths: Path) -> subprocess.CompletedProcess[str]:

@@ -48,8 +48,8 @@ class StoredObject:
             ResponseLostError: the connection broke before the end.
             RequestTimeoutError: the host was silent for longer than `Timeouts.read`.
         """
-        connection = self._answer.connection
-        protocol = None if connection is None else connection.protocol
+        # `connection` is None once the whole body is here, which may be before we look; aiohttp shows no other way.
+        protocol = getattr(self._answer, "_protocol", None)
         content = self._answer.content
         try:
             while True:

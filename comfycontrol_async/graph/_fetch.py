@@ -92,6 +92,7 @@ def _address(url: str) -> tuple[str, str]:
     try:
         parts = urlsplit(url.strip())
         host, port = parts.hostname, parts.port
+        (host or "").encode("idna")  # what a resolver refuses in words of its own
     except ValueError as error:
         raise InvalidArgumentError(f"url is no address: {error}") from error
     if parts.scheme not in ("http", "https") or not host:

@@ -20,7 +20,7 @@ from comfycontrol_async import (
 )
 from comfycontrol_async.testing import LocalServer, read_png_text
 from support.graphs import GRAPH
-from support.services import ID, SIZE, Received, finished, names_in, raw_server, recording, sent
+from support.services import ID, SIZE, Received, connected, finished, names_in, raw_server, recording, sent
 from support.waiting import eventually
 
 
@@ -63,11 +63,12 @@ class TestGood:
         server.fail_next("GET", "/v1/workflow/{id}/outputs", status=404)
         assert await run.download(tmp_path / "out") == []
 
-    async def test_not_completed(self, server: LocalServer, comfy: ComfyControl, tmp_path: Path) -> None:
+    async def test_not_completed(self, tmp_path: Path) -> None:
         """What still runs has nothing to fetch."""
-        run = await comfy.submit(GRAPH)
-        with pytest.raises(WorkflowNotFinishedError):
-            await run.download(tmp_path / "out")
+        async with connected(duration=1e6) as (_, comfy):
+            run = await comfy.submit(GRAPH)
+            with pytest.raises(WorkflowNotFinishedError):
+                await run.download(tmp_path / "out")
         assert names_in(tmp_path) == []
 
     async def test_many(self, tmp_path: Path) -> None:

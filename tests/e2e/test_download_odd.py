@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from comfycontrol_async import DownloadError, Timeouts
+from comfycontrol_async import DownloadError, ResponseLostError, Timeouts
 from support.raw_storage import Asked, RawStorage, Reply, chunked, http, raw_storage, reset, run_with, saying
-from support.services import ONCE, names_in
+from support.services import ONCE, client_at, names_in
+from support.waiting import eventually
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 40 + b"\0\0\0\0IEND\xaeB`\x82"
 JPEG = b"\xff\xd8\xff\xe0" + bytes(range(250)) * 40 + b"\xff\xd9"
@@ -303,6 +304,19 @@ async def test_bad(tmp_path: Path, name: str) -> None:
     assert names_in(tmp_path) == []
     assert caught.value.path.startswith(str(tmp_path))
     assert "SECRET" not in "".join(traceback.format_exception(caught.value))
+
+
+async def test_reset_before_the_body_is_read() -> None:
+    """A reset is noticed though aiohttp had the whole body, and let go of the connection, before the first read."""
+    reply = after(http(TEXT, length=None), 0.02, end=reset)
+    async with (
+        raw_storage(reply) as storage,
+        client_at(storage.url) as comfy,
+        comfy._core.storage.download(f"{storage.url}/a.bin", timeouts=Timeouts()) as stored,
+    ):
+        await eventually(lambda: stored._answer.connection is None)
+        with pytest.raises(ResponseLostError, match="reset"):
+            assert [chunk async for chunk in stored.chunks()]
 
 
 @pytest.mark.parametrize("name", NO_URLS)

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from comfycontrol_async import ComfyControl, DownloadError, InvalidArgumentError, OutputFile, WorkflowNotFinishedError
-from comfycontrol_async.testing import LocalServer, read_png_text
+from comfycontrol_async import DownloadError, InvalidArgumentError, OutputFile, WorkflowNotFinishedError
+from comfycontrol_async.testing import read_png_text
 from support.graphs import GRAPH
 from support.raw_storage import http, raw_storage, run_with, saying
 from support.services import ID, SIZE, connected, finished, names_in, own_tasks
@@ -45,15 +45,16 @@ class TestFiles:
         assert len({file.name for file in files}) == 2
         assert repr(files[0]) == f"<OutputFile {files[0].name!r} image/png>"
 
-    async def test_none(self, server: LocalServer, comfy: ComfyControl) -> None:
+    async def test_none(self) -> None:
         """A run without outputs has no files, and one that goes on is an error."""
-        run = await comfy.submit(GRAPH)
-        with pytest.raises(WorkflowNotFinishedError):
-            await run.files()
-        server.finish(run.id)
-        await run.refresh()
-        server.fail_next("GET", "/v1/workflow/{id}/outputs", status=404)
-        assert await run.files() == []
+        async with connected(duration=1e6) as (server, comfy):
+            run = await comfy.submit(GRAPH)
+            with pytest.raises(WorkflowNotFinishedError):
+                await run.files()
+            server.finish(run.id)
+            await run.refresh()
+            server.fail_next("GET", "/v1/workflow/{id}/outputs", status=404)
+            assert await run.files() == []
 
     async def test_equal_ids(self) -> None:
         """Outputs of one id are two files."""
