@@ -132,12 +132,17 @@ class TestUpdates:
             assert run.status == "running"
 
     async def test_queue_number(self) -> None:
-        """The place in the queue is told and kept."""
-        async with connected(delays=(0.0, 0.0, 15.0), duration=1.0, sse_interval=1.0) as (_, comfy):
+        """The place in the queue is told, kept, and forgotten when the workflow runs."""
+        async with connected(delays=(0.0, 0.0, 10_000.0), duration=1.0) as (server, comfy):
             run = await comfy.submit(GRAPH)
-            places = [update.queue_number async for update in run.updates() if update.status == "queued"]
-        assert places == sorted(set(places), reverse=True)  # type: ignore[type-var] # a queued one has a place
-        assert places[-1] == 1
+            async for update in run.updates():
+                assert run.workflow is not None
+                assert update.queue_number == run.workflow.queue_number
+                if update.status == "queued":
+                    assert update.queue_number == 3
+                    server.finish(run.id)
+                else:
+                    assert (update.status, update.queue_number) == ("completed", None)
 
 
 class TestOutcomes:
