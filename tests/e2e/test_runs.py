@@ -209,13 +209,15 @@ class TestOutcomes:
             await run.cancel()
 
     @pytest.mark.parametrize("status", [404, 200])
-    async def test_completed_without_outputs(self, server: LocalServer, comfy: ComfyControl, status: int) -> None:
+    async def test_completed_without_outputs(self, status: int) -> None:
         """Whether the service says 404 or an empty list, the outputs of a completed run are an empty list."""
-        run = await comfy.submit(GRAPH)
-        server.finish(run.id)
-        await run.refresh()
-        server.fail_next("GET", "/v1/workflow/{id}/outputs", status=status, body="[]", content_type="application/json")
-        assert await run.outputs() == []
+        async with connected(**ENDLESS) as (server, comfy):
+            run = await comfy.submit(GRAPH)
+            server.finish(run.id)
+            await run.refresh()
+            outputs = "/v1/workflow/{id}/outputs"
+            server.fail_next("GET", outputs, status=status, body="[]", content_type="application/json")
+            assert await run.outputs() == []
 
     async def test_outputs_of_what_runs(self) -> None:
         """Asking too early says that it has not ended, whether the handle knows of it or not."""
