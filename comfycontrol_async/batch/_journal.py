@@ -170,4 +170,7 @@ class BatchJournal:
 
 
 def _name_of(path: Path) -> str:
-    return os.path.realpath(path)
+    try:
+        return os.path.realpath(path)
+    except (OSError, ValueError):  # no path at all, as opening it will say
+        return str(path)

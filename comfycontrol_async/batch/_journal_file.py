@@ -151,8 +151,10 @@ class JournalFile:
         """
         if not self._meta():
             raise ConfigurationError(f"the journal {str(self.path)!r} is empty")
+
+    def keep_log(self) -> None:
+        """Say that it is closed, if it has its log: closing a file that was read moves the log into it."""
         if _has_log(self.path):
-            # Closing moves the log into the file and removes it.
             with suppress(ConfigurationError), self._told():
                 self._set("open", "no")
 
@@ -307,8 +309,9 @@ def read_journal(path: Path) -> JournalFile:
         journal = JournalFile(path, _connect(path))
     try:
         with told(path):
-            journal.inspect()
             journal.check_to_read()
+            journal.inspect()
+            journal.keep_log()
     except BaseException:
         journal._database.close()
         raise

@@ -112,6 +112,8 @@ class RowWork:
         self.sent: set[asyncio.Task[Any] | None] = set()
         self._submitting: set[asyncio.Task[Any] | None] = set()
         self.leaving = False
+        # Errors of `on_progress`, by the index of the row that was reported.
+        self._unreported: dict[int, InvalidArgumentError] = {}
 
     async def process(self, index: int, row: Any) -> MapResult:
         """Bring one row to its end; whatever goes wrong with it alone is its error."""
@@ -129,11 +131,12 @@ class RowWork:
             if own_cancel() or self.leaving:
                 raise
             result.error = _wrapped(f"row {index} failed: something that it waited for was cancelled", error)
+        result.error = result.error or self._unreported.pop(index, None)
         return result
 
     async def _process(self, result: MapResult) -> None:
         self._tally.read += 1
-        await self._tally.report()
+        await self._report(result)
         if isinstance(result.row, FaultyRow):
             result.row, message = result.row.row, result.row.message
             raise InvalidArgumentError(message)
@@ -149,6 +152,13 @@ class RowWork:
             result.paths = [Path(path) for path in entry.paths]
         elif self._options.outputs and result.run is not None:
             await self._fetch(result, result.run, entry, folder, template, overwrite=resumed)
+
+    async def _report(self, result: MapResult) -> None:
+        """Report progress; a callback that was cancelled is the row's error in the end, but does not stop its work."""
+        try:
+            await self._tally.report()
+        except InvalidArgumentError as error:
+            self._unreported[result.index] = error
 
     def _key_of(self, result: MapResult, columns: Mapping[str, Any]) -> str:
         key = self._options.key_of(result.row, columns, result.index)
@@ -214,14 +224,14 @@ class RowWork:
             if entry.state in (JournalState.SUBMITTED, JournalState.CANCELLING):
                 result.run = self._run_of(entry)
                 try:
-                    return await self._wait(result.run, entry)
+                    return await self._wait(result, result.run, entry)
                 except (WorkflowCancelledError, NotFoundError) as error:
                     if not self._begins_anew(entry, error):
                         raise
                 entry, result.run = fresh(entry), None
                 self._tally.submitted -= 1
             result.run, entry = await self._submit(row, entry)
-            return await self._wait(result.run, entry)
+            return await self._wait(result, result.run, entry)
 
     def _begins_anew(self, entry: JournalEntry, error: ComfyControlError) -> bool:
         """Tell whether a workflow of an earlier start that has no result makes way for a new one."""
@@ -244,8 +254,11 @@ class RowWork:
         entry = attrs.evolve(
             entry, state=JournalState.SUBMITTED, name=name, id=summary.id, created_at=created_at, error=""
         )
+        run = make_run(self._tools.run, summary, graph=self._graph)
+        # Before anything is waited for: a batch that is left from here on cancels it.
+        self.under_way[run.id] = (run, entry)
         await self._write(entry)
-        return make_run(self._tools.run, summary, graph=self._graph), entry
+        return run, entry
 
     async def _create(self, row: "_Row", entry: JournalEntry) -> tuple[WorkflowSummary, JournalEntry]:
         """Create the workflow of an entry by one POST, or by as many as it takes to know that it is there."""
@@ -273,7 +286,7 @@ class RowWork:
         if task in self._submitting and request.form is not None:
             self.sent.add(task)
 
-    async def _wait(self, run: WorkflowRun, entry: JournalEntry) -> JournalEntry:
+    async def _wait(self, result: MapResult, run: WorkflowRun, entry: JournalEntry) -> JournalEntry:
         """Wait for the end of a workflow, and write it down."""
         self.under_way[run.id] = (run, entry)
         if self.leaving:
@@ -282,7 +295,7 @@ class RowWork:
         self._tally.running += 1
         left = False
         try:
-            await self._tally.report()
+            await self._report(result)
             await self._watch(run)
         except asyncio.CancelledError:
             left = own_cancel() or self.leaving

@@ -4,6 +4,7 @@ import asyncio
 import dataclasses
 import os
 from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Iterator, Mapping
+from contextlib import aclosing
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -55,15 +56,15 @@ def table_of(rows: Rows) -> Path | None:
 async def walk(rows: Rows) -> AsyncGenerator[Row, None]:
     """Walk rows lazily; those of a table are read in a thread, and may be `FaultyRow`."""
     if isinstance(rows, (str, os.PathLike)):
-        source: AsyncIterable[Row] = _walk_table(Path(rows))
+        async with aclosing(_walk_table(Path(rows))) as table:
+            async for line in table:
+                yield line
     elif isinstance(rows, AsyncIterable):
-        source = rows
+        async for row in rows:
+            yield row
     else:
         for row in rows:
             yield row
-        return
-    async for row in source:
-        yield row
 
 
 async def _walk_table(path: Path) -> AsyncGenerator[TableRow, None]:
