@@ -18,7 +18,9 @@ from comfycontrol_async import (
     WorkflowFailedError,
 )
 from comfycontrol_async.testing import LocalServer
-from support.services import GRAPH, client_of, connected, eventually, names_in, sent
+from support.graphs import GRAPH
+from support.services import client_of, connected, names_in, sent
+from support.waiting import eventually
 
 
 def colors(count: int) -> list[dict[str, Any]]:

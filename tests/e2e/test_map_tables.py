@@ -19,7 +19,9 @@ from comfycontrol_async import (
     MapResult,
 )
 from comfycontrol_async.testing import LocalServer
-from support.services import FILE_GRAPH, GRAPH, connected, eventually, names_in, sent
+from support.graphs import FILE_GRAPH, GRAPH
+from support.services import connected, names_in, sent
+from support.waiting import eventually
 
 COLOR_GRAPH: dict[str, Any] = {
     "1": {"class_type": "EmptyImage", "inputs": {"width": 8, "height": 8, "color": "$text(color)"}},
