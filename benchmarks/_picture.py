@@ -6,7 +6,9 @@ from itertools import pairwise
 import attrs
 
 WIDTH, HEIGHT = 880, 250
-LEFT, RIGHT, TOP, BOTTOM = 56, 16, 34, 34
+LEFT, RIGHT, TOP, BOTTOM = 56, 28, 34, 34
+# Room for the legend below the panels.
+LEGEND = 34
 
 
 @attrs.frozen
@@ -33,16 +35,42 @@ def draw(panels: Sequence[Panel], *, limit: int, period: float, cooldown: float,
     """Draw the panels one below the other, on the same scales."""
     curves = [steps(panel.arrivals, period, end) for panel in panels]
     top = 1.08 * max(limit, *(count for curve in curves for _, count in curve))
-    size = f'width="{WIDTH}" height="{HEIGHT * len(panels)}" viewBox="0 0 {WIDTH} {HEIGHT * len(panels)}"'
+    whole = HEIGHT * len(panels) + LEGEND
+    # White below everything, with a margin of its own: the labels are dark, the page around it may be dark too.
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" {size} font-family="sans-serif" font-size="13">',
-        f'<rect width="{WIDTH}" height="{HEIGHT * len(panels)}" fill="#ffffff"/>',
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{whole}" viewBox="0 0 {WIDTH} {whole}" '
+        'font-family="sans-serif" font-size="13" fill="#1a1a1a">',
+        f'<rect width="{WIDTH}" height="{whole}" rx="8" fill="#ffffff"/>',
     ]
     for index, (panel, curve) in enumerate(zip(panels, curves, strict=True)):
         parts.append(f'<g transform="translate(0 {index * HEIGHT})">')
         parts += _panel(panel, curve, limit, cooldown, end, top)
         parts.append("</g>")
+    parts += _legend(HEIGHT * len(panels), limit, period)
     return "\n".join([*parts, "</svg>", ""])
+
+
+def _legend(top: float, limit: int, period: float) -> list[str]:
+    """Say what line, dashes and bands are."""
+    middle = top + LEGEND / 2 - 4
+    marks = (
+        (
+            LEFT,
+            f'<path d="M{{x}} {middle}h28" stroke="#2458a6" stroke-width="2"/>',
+            f"arrivals in the last {period:g} s",
+        ),
+        (LEFT + 250, f'<path d="M{{x}} {middle}h28" stroke="#c01c28" stroke-dasharray="6 4"/>', f"the limit, {limit}"),
+        (
+            LEFT + 430,
+            f'<rect x="{{x}}" y="{middle - 8}" width="28" height="16" fill="#f6d5d5"/>',
+            "cooldown after a 429: nothing is processed",
+        ),
+    )
+    return [
+        part
+        for x, mark, text in marks
+        for part in (mark.format(x=x), f'<text x="{x + 36}" y="{middle + 4}">{text}</text>')
+    ]
 
 
 def _panel(

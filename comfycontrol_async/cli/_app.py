@@ -1,6 +1,5 @@
 """The commands of `comfycontrol` as typer sees them; what they do is in the other modules, imported when called."""
 
-import math
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -8,16 +7,17 @@ from typing import Annotated
 import typer
 
 from comfycontrol_async import __version__
-from comfycontrol_async.cli._execute import execute, log_to_stderr
+from comfycontrol_async.cli import _app_account, _app_workflows
+from comfycontrol_async.cli._options import Command, Json, finite, make_app
 
-app = typer.Typer(
-    help="Run ComfyUI graphs on ComfyControl within its rate limit.",
-    epilog="The API token is read from the environment variable COMFYCONTROL_API_TOKEN.",
-    no_args_is_help=True,
-    rich_markup_mode="markdown",
-    add_completion=False,
-    pretty_exceptions_enable=False,  # they show local variables, a token among them
+app = make_app(
+    "Run ComfyUI graphs on ComfyControl within its rate limit.",
+    epilog="The API token is read from the environment variable COMFYCONTROL_API_TOKEN, or from --token-file. "
+    "Exit codes: 0 done, 1 unexpected, 2 usage, 3 a workflow failed, 4 authentication, 5 rate limit, 6 timed out, "
+    "7 cannot connect, 130 interrupted.",
 )
+_app_workflows.add_to(app)
+_app_account.add_to(app)
 
 
 class Edge(StrEnum):
@@ -28,10 +28,13 @@ class Edge(StrEnum):
     FIXED = "fixed"
 
 
-def _finite(value: float | None) -> float | None:
-    if value is not None and not math.isfinite(value):
-        raise typer.BadParameter("it must be finite")
-    return value
+class Outcome(StrEnum):
+    """How workflows of the server end."""
+
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    INVALID = "invalid"
 
 
 def _print_version(wanted: bool) -> None:
@@ -44,91 +47,123 @@ def _print_version(wanted: bool) -> None:
 def options(
     context: typer.Context,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log to stderr what the client does.")] = False,
+    token_file: Annotated[
+        Path | None, typer.Option("--token-file", metavar="FILE", help="Read the API token from a file.")
+    ] = None,
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
     """Run ComfyUI graphs on ComfyControl within its rate limit."""
+    from comfycontrol_async.cli._execute import log_to_stderr, settings
+    from comfycontrol_async.cli._show import make_streams_tolerant
+
+    make_streams_tolerant()
+    settings.verbose, settings.token_file = verbose, token_file
     context.call_on_close(log_to_stderr(verbose=verbose))
 
 
-@app.command()
+@app.command(cls=Command)
 def demo(
-    count: Annotated[int, typer.Option("-n", "--count", min=1, max=999, help="How many prompts to run.")] = 60,
-    output: Annotated[Path, typer.Option("-o", "--output", help="Where the PNG files go.")] = Path("comfycontrol-demo"),
-    speed: Annotated[float, typer.Option(min=0.01, callback=_finite, help="Server seconds in one real second.")] = 1.0,
+    count: Annotated[
+        int, typer.Option("-n", "--count", min=1, max=999, metavar="N", help="How many prompts to run.")
+    ] = 60,
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="Where the PNG files go.")] = Path(
+        "comfycontrol-demo"
+    ),
+    speed: Annotated[
+        float, typer.Option(min=0.01, callback=finite, metavar="N", help="Server seconds in one real second.")
+    ] = 1.0,
     keep: Annotated[bool, typer.Option("--keep", help="Leave the server running afterwards, until Ctrl-C.")] = False,
 ) -> None:
     """Run many prompts on a server of this machine that has the real rate limit; no token or GPU is needed.
 
-    It starts the server, runs a text-to-image graph with COUNT different prompts, downloads the images, verifies
-    that each carries its prompt, and tells what that cost. Files of an earlier demo are replaced.
+    It starts the server, runs a text-to-image graph with N different prompts, downloads the images, verifies
+    that each carries its prompt, and says what that cost. Files of an earlier demo are replaced.
     """
     from comfycontrol_async.cli._demo import run_demo
+    from comfycontrol_async.cli._execute import execute
 
     execute(run_demo(count, output, speed=speed, keep=keep))
 
 
-@app.command()
-def run(
-    file: Annotated[Path, typer.Argument(help="A ComfyUI graph in API format (a JSON file).", metavar="FILE")],
-    params: Annotated[
-        list[str] | None, typer.Option("-p", "--param", metavar="NAME=VALUE", help="A text or a choice of the graph.")
-    ] = None,
-    files: Annotated[
-        list[str] | None, typer.Option("-f", "--file", metavar="NAME=PATH", help="A file of the graph.")
-    ] = None,
-    output: Annotated[Path, typer.Option("-o", "--output", help="Where the outputs go.")] = Path("outputs"),
-    name: Annotated[str | None, typer.Option(help="The workflow's name; default: the file's.")] = None,
-    tags: Annotated[list[str] | None, typer.Option("--tag", help="A tag that its runner must have.")] = None,
-    timeout: Annotated[
-        float | None, typer.Option(min=0, callback=_finite, help="Seconds to wait; default: as long as it takes.")
-    ] = None,
-    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait for it and download its outputs.")] = True,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of lines.")] = False,
-) -> None:
-    """Run a graph, wait for it, and download what it made.
-
-    Prints the paths of the files, or with --no-wait the workflow's id. Everything that can be checked without a
-    request is checked first. Ctrl-C stops only the waiting: the workflow goes on.
-    """
-    from comfycontrol_async.cli._pairs import read_params
-    from comfycontrol_async.cli._run import Job, run_job
-    from comfycontrol_async.graph import name_of
-
-    job = Job(
-        file=file,
-        params=read_params(params or [], files or []),
-        output=output,
-        name=name_of(file) if name is None else name,
-        tags=tags or [],
-        timeout=timeout,
-        wait=wait,
-        as_json=as_json,
-    )
-    execute(run_job(job))
-
-
-@app.command()
+@app.command(cls=Command)
 def serve(
-    port: Annotated[int, typer.Option(min=0, max=65535, help="The port; 0 takes a free one.")] = 0,
-    limit: Annotated[int, typer.Option(min=1, help="Requests that pass in any period.")] = 40,
-    period: Annotated[float, typer.Option(min=0.001, callback=_finite, help="Seconds of the period.")] = 10.0,
-    cooldown: Annotated[
-        float, typer.Option(min=0, callback=_finite, help="Seconds of refusal after one request too many.")
+    host: Annotated[str, typer.Option(metavar="ADDRESS", help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, metavar="PORT", help="The port; 0 takes a free one.")] = 0,
+    limit: Annotated[int, typer.Option(min=1, metavar="N", help="Requests that pass in any period.")] = 40,
+    no_limit: Annotated[bool, typer.Option("--no-limit", help="Refuse no request.")] = False,
+    period: Annotated[
+        float, typer.Option(min=0.001, callback=finite, metavar="SECONDS", help="Length of the period.")
     ] = 10.0,
-    edge: Annotated[Edge, typer.Option(help="How the server counts requests.")] = Edge.EXACT,
-    speed: Annotated[float, typer.Option(min=0.01, callback=_finite, help="Server seconds in one real second.")] = 1.0,
+    cooldown: Annotated[
+        float, typer.Option(min=0, callback=finite, metavar="SECONDS", help="Refusal after one request too many.")
+    ] = 10.0,
+    edge: Annotated[Edge, typer.Option(metavar="KIND", help="How requests are counted: exact, counter, fixed.")] = (
+        Edge.EXACT
+    ),
+    speed: Annotated[
+        float, typer.Option(min=0.01, callback=finite, metavar="N", help="Server seconds in one real second.")
+    ] = 1.0,
+    token: Annotated[str | None, typer.Option(metavar="TOKEN", help="The token to accept; default: a new one.")] = None,
+    latency: Annotated[
+        float, typer.Option(min=0, callback=finite, metavar="SECONDS", help="The round trip of a request.")
+    ] = 0.0,
+    loss: Annotated[
+        float, typer.Option(min=0, max=1, callback=finite, metavar="SHARE", help="Requests closed unanswered, 0 to 1.")
+    ] = 0.0,
+    outcome: Annotated[
+        Outcome, typer.Option(metavar="STATUS", help="How workflows end: completed, failed, cancelled, invalid.")
+    ] = Outcome.COMPLETED,
+    comfyui: Annotated[str | None, typer.Option(metavar="URL", help="Run workflows on the real ComfyUI there.")] = None,
 ) -> None:
     """Run a ComfyControl service on this machine, to try programs against, until Ctrl-C."""
+    from comfycontrol_async.cli._execute import execute
     from comfycontrol_async.cli._serve import run_server
 
-    execute(run_server(port=port, limit=limit, period=period, cooldown=cooldown, edge=edge.value, speed=speed))
+    execute(
+        run_server(
+            host=host,
+            port=port,
+            limit=10**9 if no_limit else limit,
+            period=period,
+            cooldown=cooldown,
+            edge=edge.value,
+            speed=speed,
+            token=token,
+            latency=latency,
+            loss=loss,
+            outcome=outcome.value,
+            comfyui=comfyui,
+        )
+    )
 
 
-@app.command()
-def whoami() -> None:
+@app.command(cls=Command)
+def whoami(as_json: Json = False) -> None:
     """Show whose token it is."""
+    from comfycontrol_async.cli._execute import execute
     from comfycontrol_async.cli._whoami import show_user
 
-    execute(show_user())
+    execute(show_user(as_json=as_json))
+
+
+@app.command(cls=Command)
+def limits(
+    once: Annotated[bool, typer.Option("--once", help="Print it once, also on a terminal.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Show how much of the rate limit the programs of this machine use; no request is made."""
+    from comfycontrol_async.cli._execute import execute
+    from comfycontrol_async.cli._limits import show_limits
+
+    execute(show_limits(once=once, as_json=as_json))
+
+
+@app.command(cls=Command)
+def doctor(as_json: Json = False) -> None:
+    """Find out what is set, what works, and what to do about what does not. One request."""
+    from comfycontrol_async.cli._doctor import examine
+    from comfycontrol_async.cli._execute import execute
+
+    execute(examine(as_json=as_json))

@@ -6,14 +6,12 @@ import os
 from importlib.resources import files
 from pathlib import Path
 
-import typer
-
 from comfycontrol_async import ComfyControl, ComfyControlError, Graph, LocalLimiter, WatchPolicy
 from comfycontrol_async.cli._demo_view import Tally, draw_tally, tell_tally
 from comfycontrol_async.cli._execute import check_directory
 from comfycontrol_async.cli._prompts import make_prompts
 from comfycontrol_async.cli._serve import describe, until_interrupted
-from comfycontrol_async.cli._show import error_console, follow, print_error, print_note
+from comfycontrol_async.cli._show import error_console, follow, print_error, print_note, print_result
 from comfycontrol_async.testing import LocalServer, read_png_text
 
 # An event stream costs one request and its last event brings the outputs, which a poll has to ask for.
@@ -29,7 +27,7 @@ async def run_demo(count: int, output: Path, *, speed: float, keep: bool) -> int
     # The server is on this machine: a proxy of the environment must not get its requests.
     os.environ["no_proxy"] = "*"
     async with LocalServer(speed=speed) as server:
-        code = await _run_prompts(server, count, output)
+        code = report(await run_prompts(server, count, output), output)
         if keep:
             print_note("")
             describe(server)
@@ -37,7 +35,8 @@ async def run_demo(count: int, output: Path, *, speed: float, keep: bool) -> int
     return code
 
 
-async def _run_prompts(server: LocalServer, count: int, output: Path) -> int:
+async def run_prompts(server: LocalServer, count: int, output: Path) -> Tally:
+    """Run `count` prompts on a server, show how they get on, and return what was counted."""
     console = error_console()
     begun = console.get_time()
     tally = Tally(total=count)
@@ -56,11 +55,11 @@ async def _run_prompts(server: LocalServer, count: int, output: Path) -> int:
         )
         await follow(
             _run_all(comfy, tally, output),
-            lambda: draw_tally(look()),
+            lambda: draw_tally(look(), console.width),
             lambda: tell_tally(look()),
             tell_every=_TOLD_EVERY,
         )
-    return _report(tally, output)
+    return tally
 
 
 async def _run_all(comfy: ComfyControl, tally: Tally, output: Path) -> None:
@@ -103,18 +102,18 @@ def _verify(path: Path, prompt: str) -> None:
     raise ComfyControlError(f"{path} {reason}")
 
 
-def _report(tally: Tally, output: Path) -> int:
+def report(tally: Tally, output: Path) -> int:
     """Print what it cost, and return the exit code."""
     for failure in tally.failures[:_SHOWN_FAILURES]:
         print_error(failure)
     if len(tally.failures) > _SHOWN_FAILURES:
         print_note(f"and {len(tally.failures) - _SHOWN_FAILURES} failures more")
     good = len(tally.paths) == tally.total and not tally.failures and not tally.refused
-    typer.echo(f"workflows  {tally.done} of {tally.total} completed in {tally.seconds:.1f} s")
-    typer.echo(f"files      {len(tally.paths)} PNG in {output}, each verified to carry its prompt")
-    typer.echo(
+    print_result(f"workflows  {tally.done} of {tally.total} completed in {tally.seconds:.1f} s")
+    print_result(f"files      {len(tally.paths)} PNG in {output}, each verified to carry its prompt")
+    print_result(
         f"requests   {tally.requests}, {tally.requests / tally.total:.2f} per workflow; "
         f"at most {tally.peak} in {tally.period:g} s, of {tally.limit} allowed"
     )
-    typer.echo(f"429s       {tally.refused}")
+    print_result(f"429s       {tally.refused}")
     return 0 if good else 1

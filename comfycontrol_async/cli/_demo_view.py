@@ -6,12 +6,15 @@ from typing import TYPE_CHECKING, Self
 import attrs
 
 from comfycontrol_async import ComfyControlError, RateLimitSnapshot
+from comfycontrol_async.cli._show import fit
 from comfycontrol_async.testing import LocalServer
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-_BAR = 24  # all of a row fits into 80 columns
+# Columns of a bar where there is room, and of what stands around it: the longest label and count, and gaps.
+_BAR = 48
+_AROUND = 21
 
 
 @attrs.define(kw_only=True)
@@ -53,31 +56,39 @@ def tell_tally(tally: Tally) -> str:
     )
 
 
-def draw_tally(tally: Tally) -> "RenderableType":
-    """Draw how far the demo is."""
+def draw_tally(tally: Tally, width: int = 80) -> "RenderableType":
+    """Draw how far the demo is, in `width` columns: four bars, and as many lines of words as they need."""
     from rich.console import Group
     from rich.progress_bar import ProgressBar
     from rich.table import Table
     from rich.text import Text
 
-    table = Table.grid(padding=(0, 2))
-    table.add_column(style="bold")
-    table.add_column(width=_BAR)
-    table.add_column(justify="right")
-    table.add_column(style="dim", no_wrap=True)
+    bar_width = max(6, min(_BAR, width - _AROUND))
+    table = Table.grid(padding=(0, 1))
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(width=bar_width)
+    table.add_column(justify="right", no_wrap=True)
 
-    def row(label: str, part: int, whole: int, note: str = "", style: str = "cyan") -> None:
-        bar = ProgressBar(total=whole, completed=part, width=_BAR, complete_style=style, finished_style=style)
-        table.add_row(label, bar, f"{part}/{whole}", note)
+    def row(label: str, part: int, whole: int, style: str = "cyan") -> None:
+        bar = ProgressBar(total=whole, completed=part, width=bar_width, complete_style=style, finished_style=style)
+        table.add_row(label, bar, f"{part}/{whole}")
 
     row("submitted", tally.submitted, tally.total)
-    row("done", tally.done, tally.total, f"{tally.running} running")
+    row("done", tally.done, tally.total)
     row("downloaded", len(tally.paths), tally.total, style="green")
-    row("budget", tally.used, tally.limit, f"per {tally.period:g} s, {_next_slot(tally)}", style="yellow")
-    counts = Text(f"{tally.requests} requests in {tally.seconds:.0f} s, ")
+    row("budget", tally.used, tally.limit, style="yellow")
     trouble = tally.refused or tally.failures
-    counts.append(f"{tally.refused} times 429, {len(tally.failures)} failed", "bold red" if trouble else "green")
-    return Group(table, counts)
+    state = [f"{tally.running} running", f"{tally.limit} requests per {tally.period:g} s", _next_slot(tally)]
+    cost = [
+        f"{tally.requests} requests in {tally.seconds:.0f} s",
+        f"{tally.refused} times 429",
+        f"{len(tally.failures)} failed",
+    ]
+    return Group(
+        table,
+        Text("\n".join(fit(state, width)), style="dim"),
+        Text("\n".join(fit(cost, width)), style="bold red" if trouble else "green"),
+    )
 
 
 def _next_slot(tally: Tally) -> str:

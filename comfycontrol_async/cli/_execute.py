@@ -1,51 +1,118 @@
-"""How a command runs: its event loop, its log, its exit code, and how its errors reach the terminal.
-
-Exit codes: 0 done, 1 failed, 2 wrong usage (typer's own), 130 interrupted.
-"""
+"""How a command runs: its settings, its event loop, Ctrl-C, its log, and how its errors reach the terminal."""
 
 import asyncio
 import logging
 import os
+import signal
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, NoReturn
 
+import attrs
 import typer
 
 from comfycontrol_async import ComfyControl, ComfyControlError, ConfigurationError, DownloadError, RetryPolicy
-from comfycontrol_async.cli._show import error_console, print_error, print_note, sanitize
-
-INTERRUPTED = 130
+from comfycontrol_async.cli._exit_codes import INTERRUPTED, UNEXPECTED, MissingTokenError, exit_code_of
+from comfycontrol_async.cli._show import error_console, print_error, print_labelled, print_note, sanitize
 
 TOKEN_VARIABLE = "COMFYCONTROL_API_TOKEN"
 BASE_URL_VARIABLE = "COMFYCONTROL_BASE_URL"
 
 
+@attrs.define
+class Settings:
+    """What the options before the command say."""
+
+    verbose: bool = False
+    token_file: Path | None = None
+
+
+# Of this process, which runs one command: set before it begins.
+settings = Settings()
+
+
 def execute(work: Coroutine[Any, Any, int]) -> NoReturn:
-    """Run a command to its end and leave with the exit code that it returns."""
+    """Run a command to its end and leave with its exit code.
+
+    Ctrl-C once cancels the command, which stops cleanly and says what goes on; twice ends the process at once.
+    """
     try:
-        code = asyncio.run(work)
-    except KeyboardInterrupt:
+        code = asyncio.run(_interruptible(work))
+    except (KeyboardInterrupt, asyncio.CancelledError):
         print_note("interrupted")
         code = INTERRUPTED
     except ComfyControlError as error:
         print_error(error)
-        code = 1
+        code = exit_code_of(error)
+    except Exception as error:
+        # A fault of ours: a traceback helps only those who ask for it.
+        if settings.verbose:
+            raise
+        print_labelled("error", f"unexpected {type(error).__name__}: {error}; -v shows where")
+        code = UNEXPECTED
     raise typer.Exit(code)
 
 
+async def _interruptible(work: Coroutine[Any, Any, int]) -> int:
+    task = asyncio.ensure_future(work)
+    interrupts = 0
+
+    def interrupt() -> None:
+        nonlocal interrupts
+        interrupts += 1
+        if interrupts > 1:
+            # What has to outlive this is on the disk already: journal and files are written as things happen.
+            os._exit(INTERRUPTED)
+        task.cancel()
+
+    loop = asyncio.get_running_loop()
+    try:
+        loop.add_signal_handler(signal.SIGINT, interrupt)
+    except (NotImplementedError, RuntimeError, ValueError):
+        # Windows, or a thread that is not the main one: asyncio.run cancels at the first Ctrl-C by itself.
+        return await task
+    try:
+        return await task
+    finally:
+        loop.remove_signal_handler(signal.SIGINT)
+
+
+def read_token() -> str:
+    """Return the API token from --token-file or the environment.
+
+    Raises:
+        MissingTokenError: there is none.
+        ConfigurationError: the file cannot be read.
+    """
+    file = settings.token_file
+    if file is None:
+        token = os.environ.get(TOKEN_VARIABLE, "").strip()
+        if token:
+            return token
+        raise MissingTokenError(
+            f"no API token: set the environment variable {TOKEN_VARIABLE} or pass --token-file FILE; "
+            "tokens are made in the account settings of the ComfyControl dashboard"
+        )
+    try:
+        token = file.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"cannot read the token file {str(file)!r}: {_reason(error)}") from error
+    if not token:
+        raise MissingTokenError(f"the token file {str(file)!r} is empty")
+    return token
+
+
+def _reason(error: Exception) -> str:
+    return str(getattr(error, "strerror", None) or "it is no text")
+
+
 def connect(retry: RetryPolicy | None = None) -> ComfyControl:
-    """Make the client that the environment describes.
+    """Make the client that the settings describe; it shares the budget of this machine.
 
     Raises:
         ConfigurationError: there is no token, or a setting is invalid.
     """
-    if not os.environ.get(TOKEN_VARIABLE, "").strip():
-        raise ConfigurationError(
-            f"no API token: set the environment variable {TOKEN_VARIABLE}; "
-            "tokens are made in the account settings of the ComfyControl dashboard"
-        )
-    return ComfyControl(retry=retry)
+    return ComfyControl(read_token(), retry=retry)
 
 
 def check_directory(directory: Path) -> None:
@@ -91,3 +158,10 @@ class _Warnings(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Print one record."""
         print_note(f"{record.levelname.lower()}: {sanitize(record.getMessage())}")
+
+
+def words_of(command: str, *words: object) -> str:
+    """Return a command line that can be copied: `comfycontrol get ID`."""
+    import shlex
+
+    return shlex.join(["comfycontrol", *command.split(), *map(str, words)])

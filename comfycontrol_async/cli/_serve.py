@@ -1,44 +1,62 @@
 """`comfycontrol serve`: a LocalServer in the shell."""
 
 import asyncio
-from typing import TYPE_CHECKING
-
-import typer
+from typing import TYPE_CHECKING, Any
 
 from comfycontrol_async import ConfigurationError
 from comfycontrol_async.cli._execute import BASE_URL_VARIABLE, TOKEN_VARIABLE
-from comfycontrol_async.cli._show import print_note
+from comfycontrol_async.cli._show import print_note, print_result, sanitize
 
 if TYPE_CHECKING:
     from comfycontrol_async.testing import LocalServer
 
+# Seconds between two looks at what arrived.
+_LOG_EVERY = 0.1
 
-async def run_server(*, port: int, limit: int, period: float, cooldown: float, edge: str, speed: float) -> int:
-    """Serve until Ctrl-C, which is how it ends and no failure."""
+
+async def run_server(*, outcome: str, latency: float, **options: Any) -> int:
+    """Serve until Ctrl-C, which is how it ends and no failure; every request is a line on stderr."""
     from comfycontrol_async.testing import LocalServer
 
-    server = LocalServer(port=port, limit=limit, period=period, cooldown=cooldown, edge=edge, speed=speed)
+    given = {name: value for name, value in options.items() if value is not None}
     try:
+        server = LocalServer(outcome=lambda _: outcome, latency=latency or None, **given)
         await server.start()
     except OSError as error:
-        raise ConfigurationError(f"cannot listen on port {port}: {error.strerror or error}") from error
+        reason = error.strerror or error
+        raise ConfigurationError(f"cannot listen on {options['host']} port {options['port']}: {reason}") from error
+    except ValueError as error:
+        raise ConfigurationError(str(error)) from error
     try:
         describe(server)
-        await until_interrupted()
+        await _log_requests(server)
+    except asyncio.CancelledError:
+        print_note("")  # the terminal has just shown ^C on this line
     finally:
         await server.stop()
     print_note(f"{len(server.requests)} requests, {server.refused} times 429, {len(server.workflows)} workflows")
     return 0
 
 
+async def _log_requests(server: "LocalServer") -> None:
+    logged = 0
+    while True:
+        requests = server.requests
+        while logged < len(requests) and requests[logged].status is not None:
+            one = requests[logged]
+            print_note(f"{one.at:8.2f} s  {one.status}  {one.method} {sanitize(one.path)}")
+            logged += 1
+        await asyncio.sleep(_LOG_EVERY)
+
+
 def describe(server: "LocalServer") -> None:
     """Print how to reach a server, in a form that a shell can take."""
-    typer.echo(f"url    {server.url}")
-    typer.echo(f"token  {server.token}")
-    typer.echo(f"limit  {server.limit} requests per {server.period:g} s, cooldown {server.cooldown:g} s")
-    typer.echo()
-    typer.echo(f"export {TOKEN_VARIABLE}={server.token}")
-    typer.echo(f"export {BASE_URL_VARIABLE}={server.url}")
+    print_result(f"url    {server.url}")
+    print_result(f"token  {server.token}")
+    print_result(f"limit  {server.limit} requests per {server.period:g} s, cooldown {server.cooldown:g} s")
+    print_result()
+    print_result(f"export {TOKEN_VARIABLE}={server.token}")
+    print_result(f"export {BASE_URL_VARIABLE}={server.url}")
     print_note("serving until Ctrl-C")
 
 

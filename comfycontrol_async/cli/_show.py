@@ -1,9 +1,20 @@
-"""What a command shows: results on stdout; errors, notes and progress on stderr."""
+"""What a command prints: results on stdout; errors, notes and progress on stderr.
+
+A terminal gets a screen that is redrawn. Anything else (a pipe, a file, `TERM=dumb`) gets a line each time that
+something has changed. Text never fails to print: what the encoding of a stream does not have is escaped.
+"""
 
 import asyncio
 import functools
-from collections.abc import Callable, Coroutine
+import io
+import json
+import os
+import sys
+from collections.abc import Callable, Coroutine, Iterable
 from contextlib import nullcontext
+from datetime import datetime
+from enum import Enum
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
@@ -12,10 +23,67 @@ from comfycontrol_async import ComfyControlError, GraphError
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
+    from rich.progress_bar import ProgressBar
 
 T = TypeVar("T")
 
+# Seconds between two frames of a screen.
 _FRAME = 0.1
+
+
+class OutputError(ComfyControlError):
+    """Nothing can be written to stdout any more: the pipe was closed, or the disk is full."""
+
+
+def make_streams_tolerant() -> None:
+    """Let stdout and stderr escape characters that their encoding does not have, instead of failing."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def print_result(text: str = "") -> None:
+    """Print a line on stdout.
+
+    Raises:
+        OutputError: stdout is closed or full.
+    """
+    try:
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
+    except (OSError, ValueError) as error:
+        _drop_stdout()
+        reason = getattr(error, "strerror", None) or error
+        raise OutputError(f"cannot write to stdout: {reason}") from error
+
+
+def _drop_stdout() -> None:
+    """Point stdout at nothing: Python flushes it once more at exit, and would complain again."""
+    try:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (OSError, ValueError):  # it is no file of the system
+        sys.stdout = io.StringIO()
+
+
+def print_json(value: object, *, indent: int | None = 2) -> None:
+    """Print one JSON document on stdout; models and paths are written by their fields and text."""
+    print_result(json.dumps(value, default=_plain, indent=indent, ensure_ascii=True))
+
+
+def print_event(event: str, **facts: object) -> None:
+    """Print one line of a stream of JSON events (`--ndjson`)."""
+    print_json({"event": event, **facts}, indent=None)
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, datetime):
+        return value.isoformat().replace("+00:00", "Z")
+    if isinstance(value, Enum):
+        return value.value
+    fields = getattr(type(value), "__attrs_attrs__", None)
+    if fields is not None:
+        return {field.name: getattr(value, field.name) for field in fields}
+    return str(value)
 
 
 @functools.cache
@@ -32,21 +100,108 @@ def sanitize(text: str) -> str:
 
 
 def print_note(text: str) -> None:
-    """Print a line for people on stderr."""
-    error_console().print(text)
+    """Print a line for people on stderr; a stderr that is closed is no reason to stop."""
+    try:
+        error_console().print(text)
+    except OSError:
+        return
 
 
 def print_error(error: ComfyControlError) -> None:
     """Print an error on stderr: one line, or one for each issue of a graph."""
     issues = error.issues if isinstance(error, GraphError) else ()
     for severity, text in [(issue.severity, str(issue)) for issue in issues] or [("error", str(error))]:
-        label = typer.style(f"{severity}:", fg="red" if severity == "error" else "yellow", bold=True)
-        typer.echo(f"{label} {sanitize(text)}", err=True)
+        print_labelled(severity, text)
+
+
+def print_labelled(label: str, text: str) -> None:
+    """Print `label: text` on stderr, coloured by the label."""
+    colour = {"error": "red", "warning": "yellow"}.get(label)
+    try:
+        typer.echo(f"{typer.style(f'{label}:', fg=colour, bold=True)} {sanitize(text)}", err=True)
+    except OSError:
+        return
+
+
+# Layout
+
+
+def fit(pieces: Iterable[str], width: int, *, between: str = ", ") -> list[str]:
+    """Lay pieces of text into lines of at most `width` columns; no piece is broken or left out."""
+    from rich.cells import cell_len
+
+    lines: list[str] = []
+    for piece in filter(None, pieces):
+        joined = f"{lines[-1]}{between}{piece}" if lines else piece
+        if lines and cell_len(joined) <= width:
+            lines[-1] = joined
+        else:
+            lines.append(piece)
+    return lines
+
+
+def table(rows: list[dict[str, str]], width: int) -> list[str]:
+    """Lay records out as a table, or where that is wider than `width`, one field a line.
+
+    Args:
+        rows: column names mapped to text, the same columns in every row.
+        width: columns of the terminal; 0 when there is none, for columns without a limit.
+    """
+    from rich.cells import cell_len
+
+    if not rows:
+        return []
+    names = list(rows[0])
+    widths = {name: max(cell_len(text) for text in (name, *(row[name] for row in rows))) for name in names}
+
+    def line(texts: dict[str, str]) -> str:
+        return "  ".join(texts[name] + " " * (widths[name] - cell_len(texts[name])) for name in names).rstrip()
+
+    if not width or sum(widths.values()) + 2 * (len(names) - 1) <= width:
+        return [line({name: name.upper() for name in names}), *map(line, rows)]
+    label = max(map(len, names)) + 2
+    stacked = [line for row in rows for line in ("", *(f"{name:<{label}}{text}" for name, text in row.items()))]
+    return stacked[1:]
+
+
+def print_table(rows: list[dict[str, str]], *, empty: str) -> None:
+    """Print records on stdout, or `empty` on stderr where there are none."""
+    width = error_console().width if sys.stdout.isatty() else 0
+    clean = [{name: sanitize(text) for name, text in row.items()} for row in rows]
+    for line in table(clean, width):
+        print_result(line)
+    if not rows:
+        print_note(empty)
+
+
+def print_fields(fields: dict[str, str]) -> None:
+    """Print one record on stdout, a field a line."""
+    label = max(map(len, fields), default=0) + 2
+    for name, text in fields.items():
+        print_result(f"{name:<{label}}{sanitize(text)}".rstrip())
+
+
+def show_time(moment: datetime | None) -> str:
+    """Write a moment as people read it, in UTC."""
+    return f"{moment:%Y-%m-%d %H:%M:%S}" if moment is not None else "-"
+
+
+def show_seconds(seconds: float) -> str:
+    """Write a duration: `7 s`, `3 min 20 s`, `2 h 5 min`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+# Progress
 
 
 def is_live(console: "Console") -> bool:
     """Tell whether lines can be redrawn; a file cannot, even when the environment forces colours."""
-    return console.is_interactive and console.file.isatty()
+    return console.is_interactive and not console.is_dumb_terminal and console.file.isatty()
 
 
 async def follow(
@@ -85,3 +240,20 @@ async def follow(
         if not task.done():
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
+
+
+def bar_over(bar: "ProgressBar", lines: Iterable[str]) -> "RenderableType":
+    """Draw a bar above lines of text; a bar alone does not end its line."""
+    from rich.table import Table
+    from rich.text import Text
+
+    grid = Table.grid()
+    grid.add_row(bar)
+    for line in lines:
+        grid.add_row(Text(line))
+    return grid
+
+
+def path_text(paths: Iterable[Path]) -> list[str]:
+    """Return paths as text."""
+    return [str(path) for path in paths]

@@ -23,7 +23,7 @@ async def test_whoami() -> None:
 async def test_no_token(command: tuple[str, ...]) -> None:
     """Without a token the error names the variable to set."""
     result = await call(None, *command)
-    assert result.exit_code == 1
+    assert result.exit_code == 4
     assert ["COMFYCONTROL_API_TOKEN" in line for line in errors(result)] == [True]
 
 
@@ -41,7 +41,7 @@ async def test_expired_token() -> None:
     async with LocalServer() as server:
         server.expire_token()
         result = await call(server, "whoami")
-    assert result.exit_code == 1
+    assert result.exit_code == 4
     (line,) = errors(result)
     assert line.startswith("error: GET /v1/user: 401 Token has expired")
 
@@ -52,7 +52,7 @@ async def test_unreachable() -> None:
     async with server:
         pass
     result = await call(server, "-v", "whoami")
-    assert result.exit_code == 1
+    assert result.exit_code == 7
     assert ["Cannot connect" in line for line in errors(result)] == [True]
     assert "again in" in result.stderr
     assert server.token not in result.output

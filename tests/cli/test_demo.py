@@ -138,16 +138,17 @@ VIEWS = {
 }
 
 
+@pytest.mark.parametrize("width", [40, 60, 80, 120])
 @pytest.mark.parametrize(("tally", "text"), VIEWS.values(), ids=VIEWS)
-def test_views(tally: Tally, text: str) -> None:
-    """Line and picture tell the limiter's state, and the picture fits into 80 columns."""
-    console = Console(file=io.StringIO(), width=80, force_terminal=True, color_system=None)
+def test_views(tally: Tally, text: str, width: int) -> None:
+    """Line and picture give the limiter's state, and no label or count is lost at any width."""
+    console = Console(file=io.StringIO(), width=width, force_terminal=True, color_system=None)
     with console.capture() as capture:
-        console.print(draw_tally(tally))
+        console.print(draw_tally(tally, width))
     drawn = capture.get()
     assert text in tell_tally(tally)
-    assert f"per 10 s, {text}" in drawn
-    assert f"{tally.used}/40" in drawn
-    assert "500 running" in drawn
-    assert len(drawn.splitlines()) == 5
-    assert f"{tally.refused} times 429" in drawn
+    for words in ("submitted", "done", "downloaded", "budget", "500 running", "40 requests per 10 s", text):
+        assert words in drawn
+    for count in ("999/999", "499/999", f"{tally.used}/40", "1498 requests", f"{tally.refused} times 429", "0 failed"):
+        assert count in drawn
+    assert max(map(len, drawn.splitlines())) <= width

@@ -67,7 +67,7 @@ async def test_serve_port_taken() -> None:
     """A port that is taken is one line."""
     async with LocalServer() as server, started(None, "serve", "--port", server.url.rpartition(":")[2]) as process:
         code, out, err = await ended(process)
-    assert code == 1
+    assert code == 2
     assert not out
     assert err.startswith("error: cannot listen on port ")
 
@@ -82,7 +82,7 @@ async def test_run_interrupted(tmp_path: Path) -> None:
         assert server.workflows[id].status != "cancelled"
     assert code == 130
     assert not out
-    assert err.splitlines()[-1] == f"interrupted: workflow {id} goes on at the service"
+    assert err.splitlines()[-1] == f"interrupted: workflow {id} goes on at the service; comfycontrol get {id}"
 
 
 async def test_submit_interrupted(tmp_path: Path) -> None:

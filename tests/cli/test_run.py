@@ -65,14 +65,18 @@ async def test_run_no_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.mark.parametrize("waits", [True, False], ids=["wait", "no-wait"])
 async def test_run_json(waits: bool, tmp_path: Path) -> None:
-    """With --json stdout is one JSON object."""
+    """With --json stdout is one JSON document."""
     async with LocalServer(speed=SPEED) as server:
         args = ("-p", "prompt=x", "-o", str(tmp_path), "--json", *(() if waits else ("--no-wait",)))
         facts = json.loads((await call(server, "run", TXT2IMG, *args)).stdout)
         assert facts["id"] in server.workflows
-    assert facts["status"] == ("completed" if waits else "accepted")
-    assert [Path(path).parent for path in facts["paths"]] == [tmp_path] * waits
-    assert facts["name"] == "sd01_txt2img.template"
+    assert facts["name"].startswith("sd01_txt2img.template-")
+    if not waits:
+        assert sorted(facts) == ["id", "name", "status"]
+        return
+    assert sorted(facts) == ["id", "name", "paths", "seconds", "status"]
+    assert facts["status"] == "completed"
+    assert [Path(path).parent for path in facts["paths"]] == [tmp_path]
     assert facts["seconds"] > 0
 
 
@@ -110,7 +114,7 @@ async def test_bad_params(args: tuple[str, ...], texts: list[str]) -> None:
         result = await call(server, "run", TXT2IMG, *args)
         assert not server.requests
     found = errors(result)
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert not result.stdout
     assert len(found) == len(texts)
     assert all(line.startswith(f"error: {text}") for line, text in zip(found, texts, strict=True))
@@ -130,14 +134,14 @@ async def test_bad_graph(text: str, said: str, tmp_path: Path) -> None:
     path = tmp_path / "graph.json"
     path.write_text(text, "latin-1")
     result = await call(None, "run", str(path))
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert [said in line for line in errors(result)] == [True]
 
 
 async def test_ui_format() -> None:
     """An export for the UI is refused with what to do instead."""
     result = await call(None, "run", UI_FORMAT)
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     (line,) = errors(result)
     assert "UI format" in line
     assert "Export (API)" in line
@@ -198,7 +202,7 @@ async def test_bad_end(outcome: str, tmp_path: Path) -> None:
     async with LocalServer(speed=SPEED, outcome=lambda _: outcome) as server:
         result = await call(server, "run", TXT2IMG, "-p", "prompt=x", "-o", str(tmp_path))
         (id,) = server.workflows
-    assert result.exit_code == 1
+    assert result.exit_code == 3
     assert [id in line for line in errors(result)] == [True]
 
 
@@ -206,7 +210,7 @@ async def test_timeout(tmp_path: Path) -> None:
     """A workflow that takes too long is an error that says how it was last seen."""
     async with LocalServer(duration=1e6) as server:
         result = await call(server, "run", TXT2IMG, "-p", "prompt=x", "-o", str(tmp_path), "--timeout", "0.3")
-    assert result.exit_code == 1
+    assert result.exit_code == 6
     assert ["not finished after 0." in line for line in errors(result)] == [True]
 
 

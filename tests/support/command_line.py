@@ -93,3 +93,10 @@ async def ended(process: asyncio.subprocess.Process) -> tuple[int, str, str]:
     assert process.returncode is not None
     assert b"Traceback" not in err
     return process.returncode, out.decode(), err.decode()
+
+
+def plain_environment(server: LocalServer | None = None) -> dict[str, str]:
+    """Return an environment for a process of its own: this one's, with the settings of `environment`."""
+    kept = {key: value for key, value in os.environ.items() if key not in ("FORCE_COLOR", "GITHUB_ACTIONS")}
+    wanted = {key: value for key, value in environment(server).items() if value is not None}
+    return kept | wanted | {"PYTHONPATH": str(ROOT)}

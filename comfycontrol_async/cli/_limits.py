@@ -1,0 +1,70 @@
+"""`comfycontrol limits`: the budget of this machine, as its programs share it; no request is made."""
+
+import asyncio
+import sys
+from typing import TYPE_CHECKING
+
+from comfycontrol_async import Limiter, RateLimitSnapshot
+from comfycontrol_async.cli._execute import connect
+from comfycontrol_async.cli._exit_codes import DONE
+from comfycontrol_async.cli._show import (
+    bar_over,
+    error_console,
+    fit,
+    is_live,
+    print_fields,
+    print_json,
+    show_seconds,
+)
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+_REFRESH = 0.25
+
+
+async def show_limits(*, once: bool, as_json: bool) -> int:
+    """Print the state of the budget, or on a terminal show it until Ctrl-C."""
+    async with connect() as comfy:
+        limiter = comfy.limiter
+        if as_json:
+            print_json(limiter.snapshot())
+        elif once or not sys.stdout.isatty() or not is_live(error_console()):
+            print_fields(fields_of(limiter.snapshot()))
+        else:
+            await _watch(limiter)
+    return DONE
+
+
+def fields_of(now: RateLimitSnapshot) -> dict[str, str]:
+    """Say in words what a snapshot holds."""
+    waiting = ", ".join(f"{number} {lane.name.lower()}" for lane, number in now.waiting.items() if number)
+    return {
+        "used": f"{now.used} of {now.limit} in {now.period:g} s",
+        "free": f"{now.available}" + (f", next in {now.next_free_in:.1f} s" if now.next_free_in else ""),
+        "waiting": waiting or "0",
+        "cooldown": show_seconds(now.cooldown) if now.cooldown else "none",
+        "pacing": str(now.pacing),
+    }
+
+
+def draw(now: RateLimitSnapshot, width: int) -> "RenderableType":
+    """Draw a gauge of the window above the words."""
+    from rich.progress_bar import ProgressBar
+
+    style = "red" if now.cooldown else "yellow" if not now.available else "green"
+    bar = ProgressBar(
+        total=now.limit, completed=now.used, width=min(60, width - 1), complete_style=style, finished_style=style
+    )
+    words = [f"{label} {text}" for label, text in fields_of(now).items()]
+    return bar_over(bar, fit(words, width - 1, between="  "))
+
+
+async def _watch(limiter: Limiter) -> None:
+    from rich.live import Live
+
+    console = error_console()
+    with Live(console=console, auto_refresh=False, transient=True) as live:
+        while True:
+            live.update(draw(limiter.snapshot(), console.width), refresh=True)
+            await asyncio.sleep(_REFRESH)

@@ -1,0 +1,70 @@
+"""The options `-p name=value` and `-f name=path`: read, and completed from the graph."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import typer
+
+
+def read_params(texts: Sequence[str] | None, files: Sequence[str] | None) -> dict[str, str | Path]:
+    """Return a graph's parameters by name. `-p name=@file` reads the text of a file, `-p name=@@x` gives "@x".
+
+    Raises:
+        typer.BadParameter: one is no pair, a name is given twice, or a file cannot be read.
+    """
+    found: dict[str, str | Path] = {}
+    for option, name, value in (*_split("-p", texts or ()), *_split("-f", files or ())):
+        if name in found:
+            raise typer.BadParameter(f"{name!r} is given twice")
+        found[name] = _read_text(name, value) if option == "-p" else Path(value)
+    return found
+
+
+def _split(option: str, pairs: Sequence[str]) -> Iterator[tuple[str, str, str]]:
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not name or not equals:
+            raise typer.BadParameter(f"{option} takes name={'value' if option == '-p' else 'path'}, not {pair!r}")
+        yield option, name, value
+
+
+def _read_text(name: str, value: str) -> str:
+    if not value.startswith("@"):
+        return value
+    if value.startswith("@@"):
+        return value[1:]
+    try:
+        return Path(value[1:]).read_text(encoding="utf-8-sig").removesuffix("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        raise typer.BadParameter(
+            f"{name!r} cannot be read from {value[1:]!r}: {reason}; a text that begins with @ is written @@"
+        ) from None
+
+
+def complete_text(context: typer.Context, incomplete: str) -> list[tuple[str, str]]:
+    """Complete `-p`: the names of the graph's texts and choices, and the options of a choice."""
+    return list(_completions(context, incomplete, ("text", "choice")))
+
+
+def complete_file(context: typer.Context, incomplete: str) -> list[tuple[str, str]]:
+    """Complete `-f`: the names of the graph's files."""
+    return list(_completions(context, incomplete, ("file",)))
+
+
+def _completions(context: typer.Context, incomplete: str, kinds: Sequence[str]) -> Iterator[tuple[str, str]]:
+    from comfycontrol_async import ComfyControlError, Graph
+
+    file = context.params.get("file")
+    try:
+        parameters = Graph.load(str(file)).parameters if file else ()
+    except ComfyControlError:  # a shell that completes has no place for an error
+        return
+    for parameter in parameters:
+        if parameter.kind not in kinds:
+            continue
+        about = f"{parameter.kind} at {parameter.places[0]}" if parameter.places else parameter.kind
+        options = [f"{parameter.name}={choice}" for choice in parameter.choices] or [f"{parameter.name}="]
+        if parameter.choices and not incomplete.startswith(f"{parameter.name}="):
+            options = [f"{parameter.name}="]
+        yield from ((option, about) for option in options if option.startswith(incomplete))

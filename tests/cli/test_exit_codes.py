@@ -1,0 +1,57 @@
+"""Which error ends a command with which exit code."""
+
+import pytest
+
+from comfycontrol_async import (
+    APIError,
+    AuthenticationError,
+    ComfyControlError,
+    ConfigurationError,
+    ConnectionFailedError,
+    DownloadError,
+    GraphError,
+    InvalidArgumentError,
+    NotFoundError,
+    RateLimitedError,
+    RateLimitWaitError,
+    RequestTimeoutError,
+    ResponseFormatError,
+    ResponseLostError,
+    ServerError,
+    TooManyFailuresError,
+    WaitTimeoutError,
+    WorkflowCancelledError,
+    WorkflowFailedError,
+    WorkflowInvalidError,
+)
+from comfycontrol_async.cli._exit_codes import MissingTokenError, exit_code_of
+
+CASES: list[tuple[ComfyControlError, int]] = [
+    (ComfyControlError("x"), 1),
+    (DownloadError("x"), 1),
+    (ResponseFormatError("x"), 1),
+    (ServerError(500), 1),
+    (NotFoundError(404), 1),
+    (APIError(418), 1),
+    (GraphError("x"), 2),
+    (InvalidArgumentError("x"), 2),
+    (ConfigurationError("x"), 2),
+    (WorkflowFailedError(id="a"), 3),
+    (WorkflowCancelledError("x", id="a"), 3),
+    (WorkflowInvalidError("x", id="a"), 3),
+    (TooManyFailuresError(2, 1), 3),
+    (AuthenticationError(401), 4),
+    (MissingTokenError("x"), 4),
+    (RateLimitedError(429), 5),
+    (RateLimitWaitError(2.0, 1.0), 5),
+    (RequestTimeoutError("x"), 6),
+    (WaitTimeoutError("x", id="a"), 6),
+    (ConnectionFailedError("x"), 7),
+    (ResponseLostError("x"), 7),
+]
+
+
+@pytest.mark.parametrize(("error", "code"), CASES, ids=lambda value: type(value).__name__)
+def test_codes(error: ComfyControlError, code: int) -> None:
+    """Every kind of error has the documented code."""
+    assert exit_code_of(error) == code

@@ -1,0 +1,67 @@
+"""`-p` and `-f`: read, and completed from the graph."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import typer
+
+from comfycontrol_async.cli._params import complete_file, complete_text, read_params
+from support.command_line import BLEND, TXT2IMG
+
+
+def test_values(tmp_path: Path) -> None:
+    """A text may hold anything, `@` reads a file, `@@` is an at sign, and a file is a path."""
+    (tmp_path / "prompt.txt").write_text("a cat\nin the rain\n", encoding="utf-8-sig")
+    found = read_params(["a=b=c", "empty=", f"text=@{tmp_path}/prompt.txt", "handle=@@someone"], ["image=x.png"])
+    assert found == {
+        "a": "b=c",
+        "empty": "",
+        "text": "a cat\nin the rain",
+        "handle": "@someone",
+        "image": Path("x.png"),
+    }
+
+
+BAD = {
+    "no pair": (["prompt"], [], "-p takes name=value"),
+    "no name": ([], ["=x"], "-f takes name=path"),
+    "twice": (["a=1"], ["a=2"], "'a' is given twice"),
+    "absent": (["a=@absent.txt"], [], "'a' cannot be read from 'absent.txt'"),
+}
+
+
+@pytest.mark.parametrize(("texts", "files", "words"), BAD.values(), ids=BAD)
+def test_bad(texts: list[str], files: list[str], words: str) -> None:
+    """What is no parameter is refused with what to write instead."""
+    with pytest.raises(typer.BadParameter, match=words):
+        read_params(texts, files)
+
+
+def test_no_text(tmp_path: Path) -> None:
+    """A file that is no text is not sent as one."""
+    (tmp_path / "picture").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(typer.BadParameter, match="it is not UTF-8 text"):
+        read_params([f"a=@{tmp_path}/picture"], [])
+
+
+def _complete(complete: Any, file: str | None, incomplete: str) -> list[str]:
+    return [text for text, _ in complete(SimpleNamespace(params={"file": file}), incomplete)]
+
+
+def test_completion() -> None:
+    """The shell offers the graph's own parameters, then the options of a choice."""
+    assert _complete(complete_text, TXT2IMG, "pr") == ["prompt="]
+    assert "sampler=" in _complete(complete_text, TXT2IMG, "")
+    options = _complete(complete_text, TXT2IMG, "sampler=")
+    assert len(options) > 1
+    assert all(option.startswith("sampler=") and option != "sampler=" for option in options)
+    assert _complete(complete_file, BLEND, "") == ["image="]
+    assert _complete(complete_file, TXT2IMG, "") == []
+
+
+def test_completion_without_a_graph() -> None:
+    """A shell gets nothing, and no error, where there is no graph to ask."""
+    assert _complete(complete_text, None, "") == []
+    assert _complete(complete_text, "absent.json", "") == []

@@ -1,0 +1,88 @@
+"""The screens of commands that wait, at every width: no label and no count is lost."""
+
+import io
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from rich.console import Console, RenderableType
+
+from comfycontrol_async import Priority, RateLimitSnapshot
+from comfycontrol_async.cli import _limits, _run
+from comfycontrol_async.cli._run import Followed, Screen
+
+WIDTHS = [40, 60, 80, 120]
+NOW = RateLimitSnapshot(
+    limit=40,
+    period=10.0,
+    used=40,
+    available=0,
+    waiting={Priority.INTERACTIVE: 12, Priority.NORMAL: 345, Priority.BULK: 0},
+    cooldown=7.2,
+    pacing="smooth",
+    next_free_in=7.2,
+)
+
+
+def drawn(what: RenderableType, width: int) -> str:
+    """Return what a terminal of this width shows."""
+    console = Console(file=io.StringIO(), width=width, force_terminal=True, color_system=None)
+    with console.capture() as capture:
+        console.print(what)
+    text = capture.get()
+    assert max(map(len, text.splitlines())) <= width
+    return text
+
+
+def console_of(width: int) -> Console:
+    """Return the console that a screen asks for its width."""
+    return Console(file=io.StringIO(), width=width)
+
+
+def run_in(status: str, place: int | None = None) -> Any:
+    """Return a handle that was last seen in a state."""
+    return SimpleNamespace(
+        id="a1b2c3d4",
+        status=_Status(status),
+        workflow=SimpleNamespace(queue_number=place),
+    )
+
+
+class _Status(str):
+    __slots__ = ()
+
+    @property
+    def terminal(self) -> bool:
+        return self in ("completed", "failed")
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_waiting_for_one(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """State, place in the queue, the rate limit and the seconds."""
+    monkeypatch.setattr(_run, "error_console", lambda: console_of(width))
+    comfy: Any = SimpleNamespace(limiter=SimpleNamespace(snapshot=lambda: NOW))
+    screen = Screen(comfy, [Followed(run=run_in("queued", 3))])
+    text = drawn(screen.draw(), width)
+    for words in ("queued", "place 3 in the queue", "waiting for the rate limit 7 s", "0 s"):
+        assert words in text
+    assert screen.tell() == "queued, place 3 in the queue, held up by the rate limit"
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_waiting_for_many(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several are counted by state."""
+    monkeypatch.setattr(_run, "error_console", lambda: console_of(width))
+    comfy: Any = SimpleNamespace(limiter=SimpleNamespace(snapshot=lambda: NOW))
+    states = [run_in("queued", 1)] * 120 + [run_in("running")] * 30 + [run_in("completed")] * 1000
+    followed = [Followed(run=state, ended=state.status.terminal) for state in states]
+    text = drawn(Screen(comfy, followed).draw(), width)
+    for words in ("120 queued", "30 running", "1000 completed"):
+        assert words in text
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_limits(width: int) -> None:
+    """The gauge has everything that a snapshot has."""
+    text = drawn(_limits.draw(NOW, width), width)
+    for words in ("used 40 of 40 in 10 s", "next in 7.2 s", "12 interactive", "345 normal", "cooldown 7 s", "smooth"):
+        assert words in text
