@@ -39,9 +39,15 @@ class Listed(StrEnum):
     CANCELLED = "cancelled"
 
 
+ObjectInfo = Annotated[
+    str | None,
+    typer.Option(metavar="FILE|URL", help="Node definitions: what /object_info of a ComfyUI says, or its URL."),
+]
+
+
 def add_to(app: typer.Typer) -> None:
     """Add these commands to the program's."""
-    for command in (run, submit, get, wait, cancel, rerun, list_, show, check):
+    for command in (run, submit, get, wait, cancel, rerun, list_, show, check, types):
         app.command("ls" if command is list_ else None, cls=Command)(command)
 
 
@@ -178,10 +184,7 @@ def check(
     file: GraphFile,
     params: Params = None,
     files: Files = None,
-    object_info: Annotated[
-        str | None,
-        typer.Option(metavar="FILE|URL", help="Node definitions: what /object_info of a ComfyUI says, or its URL."),
-    ] = None,
+    object_info: ObjectInfo = None,
     runner: Annotated[
         str | None, typer.Option(metavar="ID", help="Take the node definitions from the ComfyUI behind this runner.")
     ] = None,
@@ -196,3 +199,19 @@ def check(
     execute(
         check_graph(file, given if params or files else None, object_info=object_info, runner=runner, as_json=as_json)
     )
+
+
+def types(
+    files: Annotated[
+        list[Path], typer.Argument(help="ComfyUI graphs; each file's name becomes a function's.", metavar="FILE...")
+    ],
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", metavar="FILE", help="Where the module goes; default: stdout.")
+    ] = None,
+    object_info: ObjectInfo = None,
+) -> None:
+    """Write a Python module with a typed function for each graph."""
+    from comfycontrol_async.cli._check import write_functions
+    from comfycontrol_async.cli._execute import execute
+
+    execute(write_functions(files, output, object_info=object_info))

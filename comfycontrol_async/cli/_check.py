@@ -1,13 +1,15 @@
-"""`comfycontrol check`: what is wrong with a graph; no workflow is made."""
+"""`comfycontrol check` and `types`: what is wrong with a graph, and typed functions for it; no workflow is made."""
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from comfycontrol_async import Graph, GraphIssue, NodeDefinitions
+from comfycontrol_async import ComfyControlError, Graph, GraphError, GraphIssue, NodeDefinitions
 from comfycontrol_async.cli._execute import connect
 from comfycontrol_async.cli._exit_codes import DONE, USAGE
 from comfycontrol_async.cli._show import print_json, print_labelled, print_note, print_result
+from comfycontrol_async.graph import write_types
 
 
 async def check_graph(
@@ -49,3 +51,19 @@ def _print(graph: Graph, issues: list[GraphIssue]) -> None:
         print_labelled(issue.severity, str(issue))
     if not issues:
         print_note(f"{len(graph.nodes)} nodes, nothing wrong was found")
+
+
+async def write_functions(files: Sequence[Path], output: Path | None, *, object_info: str | None) -> int:
+    """Write a typed function for each graph, to a file or to stdout."""
+    graphs = {file.stem: await asyncio.to_thread(Graph.load, file) for file in files}
+    if len(graphs) < len(files):
+        raise GraphError("two of the files have one name, and so would their functions")
+    text = write_types(graphs, node_definitions=await _definitions(object_info, None))
+    if output is None:
+        print_result(text.removesuffix("\n"))
+        return DONE
+    try:
+        await asyncio.to_thread(output.write_text, text, encoding="utf-8")
+    except OSError as error:
+        raise ComfyControlError(f"cannot write {str(output)!r}: {error.strerror or error}") from error
+    return DONE
