@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from comfycontrol_async import __version__
-from comfycontrol_async.cli import _app_account, _app_workflows
+from comfycontrol_async.cli import _app_account, _app_batch, _app_workflows
 from comfycontrol_async.cli._options import Command, Json, finite, make_app
 
 app = make_app(
@@ -17,6 +17,7 @@ app = make_app(
     "7 cannot connect, 130 interrupted.",
 )
 _app_workflows.add_to(app)
+_app_batch.add_to(app)
 _app_account.add_to(app)
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from comfycontrol_async import ComfyControl
 from comfycontrol_async.testing import LocalServer
-from support.command_line import ROOT, TXT2IMG, ended, environment, line_with, started
+from support.command_line import ROOT, TXT2IMG, ended, environment, line_with, plain_environment, started
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="SIGINT and terminals of POSIX")
 
@@ -69,7 +69,7 @@ async def test_serve_port_taken() -> None:
         code, out, err = await ended(process)
     assert code == 2
     assert not out
-    assert err.startswith("error: cannot listen on port ")
+    assert err.startswith("error: cannot listen on 127.0.0.1 port ")
 
 
 async def test_run_interrupted(tmp_path: Path) -> None:
@@ -144,3 +144,31 @@ async def test_light_import() -> None:
     )
     out, _ = await process.communicate()
     assert out == b"[]\n"
+
+
+STUBBORN = """
+import asyncio
+from comfycontrol_async.cli._execute import execute
+async def work():
+    print("begun", flush=True)
+    try:
+        await asyncio.sleep(1e6)
+    finally:
+        print("cleaning up", flush=True)
+        await asyncio.sleep(1e6)
+execute(work())
+"""
+
+
+async def test_interrupted_twice() -> None:
+    """The first Ctrl-C lets a command clean up, the second ends the process at once."""
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", STUBBORN, stdout=pipe, stderr=pipe, env=plain_environment()
+    )
+    await line_with(process.stdout, "begun")
+    process.send_signal(signal.SIGINT)
+    await line_with(process.stdout, "cleaning up")
+    process.send_signal(signal.SIGINT)
+    code, _, _ = await ended(process)
+    assert code == 130

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 from rich.console import Console, RenderableType
 
-from comfycontrol_async import Priority, RateLimitSnapshot
-from comfycontrol_async.cli import _limits, _run
+from comfycontrol_async import MapProgress, Priority, RateLimitSnapshot
+from comfycontrol_async.cli import _batch, _limits, _run
+from comfycontrol_async.cli._batch import Batch, Table
 from comfycontrol_async.cli._run import Followed, Screen
 
 WIDTHS = [40, 60, 80, 120]
@@ -78,6 +79,68 @@ def test_waiting_for_many(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
     text = drawn(Screen(comfy, followed).draw(), width)
     for words in ("120 queued", "30 running", "1000 completed"):
         assert words in text
+
+
+PROGRESS = MapProgress(
+    read=3000,
+    submitted=2345,
+    running=100,
+    done=2245,
+    failed=12,
+    requests=4711,
+    rate=1.9,
+    eta=400.0,
+    waiting_for_limit=7.2,
+)
+
+
+def batch_of(**changes: Any) -> Batch:
+    """Return a batch of a table, as it may be given."""
+    options: dict[str, Any] = {
+        "graph": "graph.json",
+        "rows": "my rows.csv",
+        "output": "out",
+        "journal": "batch.sqlite",
+        "key": "id",
+        "name": "{key}",
+        "template": None,
+        "tags": ["gpu"],
+        "concurrency": 100,
+        "timeout": None,
+        "max_failures": None,
+        "retry_failed": False,
+    }
+    return Batch(Table(**options | changes), PROGRESS)
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_batch(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All counts of a batch, its rate, the time left and the wait for the rate limit."""
+    monkeypatch.setattr(_batch, "error_console", lambda: console_of(width))
+    text = drawn(batch_of().draw(), width)
+    for words in (
+        "2245 done",
+        "12 failed",
+        "100 running",
+        "2345 submitted",
+        "3000 rows read",
+        "4711 requests",
+        "114 a minute",
+        "6 min 40 s left",
+        "waiting for the rate limit 7 s",
+    ):
+        assert words in text
+
+
+def test_batch_again() -> None:
+    """The command that resumes a batch is the one that began it, quoted for a shell."""
+    assert batch_of().table.again() == (
+        "comfycontrol map graph.json 'my rows.csv' -o out --journal batch.sqlite --key id --tag gpu"
+    )
+    full = batch_of(name="n-{key}", template="{id}{ext}", concurrency=5, timeout=60.0, max_failures=3)
+    assert full.table.again().endswith(
+        "--key id --name 'n-{key}' --template '{id}{ext}' --tag gpu --concurrency 5 --timeout 60 --max-failures 3"
+    )
 
 
 @pytest.mark.parametrize("width", WIDTHS)

@@ -196,6 +196,8 @@ USAGE: dict[str, tuple[str, ...]] = {
     "no id": ("get",),
     "no ids": ("wait",),
     "no limit": ("ls", "--limit", "0"),
+    "no rows": ("map", TXT2IMG, "-o", "x", "--journal", "y"),
+    "no journal": ("map", TXT2IMG, "rows.csv", "-o", "x"),
     "two sources": ("check", TXT2IMG, "--object-info", "x", "--runner", ID),
     "no group command": ("runners",),
     "header": ("runners", "add", "a", "http://b", "--header", "secret-without-colon"),
