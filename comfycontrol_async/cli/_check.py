@@ -9,7 +9,7 @@ from comfycontrol_async import ComfyControlError, Graph, GraphError, GraphIssue,
 from comfycontrol_async.cli._execute import connect
 from comfycontrol_async.cli._exit_codes import DONE, USAGE
 from comfycontrol_async.cli._show import print_json, print_labelled, print_note, print_result
-from comfycontrol_async.graph import write_types
+from comfycontrol_async.graph.types import write_types
 
 
 async def check_graph(
