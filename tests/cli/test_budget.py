@@ -29,8 +29,8 @@ async def test_second_run_knows_the_first(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 async def test_no_place_for_the_budget(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where no file can be, the command works all the same, with a budget of its own."""
+    """Where no file can be, the command works all the same, with a budget of its process."""
     monkeypatch.setenv("XDG_CACHE_HOME", os.devnull)
     async with LocalServer() as server:
         assert (await call(server, "whoami")).exit_code == 0
-        assert "used      0 of 40" in (await call(server, "limits")).stdout
+        assert "used      1 of 40" in (await call(server, "limits")).stdout

@@ -10,7 +10,7 @@ from comfycontrol_async.cli._app import app
 from support.command_line import call
 
 COMMANDS = """
-    demo run submit get wait cancel rerun ls show map journal check types serve whoami limits runners managed
+    demo run submit get wait cancel rerun ls show map journal check types serve whoami limits doctor runners managed
     templates
 """
 

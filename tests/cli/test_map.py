@@ -126,18 +126,18 @@ async def kill_and_resume(tmp_path: Path, rows: int) -> None:
     """Interrupt a batch, kill it, resume it each time by what was printed, and see that each row was made once."""
     command = ["map", *make_table(tmp_path / "rows.csv", rows)]
     async with LocalServer(speed=SPEED, limit=1000, duration=5.0) as server:
-        async with started(server, *command, **FAST) as process:
+        async with started(server, *command) as process:
             await line_with(process.stdout, ".png")
             process.send_signal(signal.SIGINT)
             code, _, err = await ended(process)
         assert code == 130
         printed = err.splitlines()[-1]
         assert printed.startswith("comfycontrol map ")
-        async with started(server, *shlex.split(printed)[1:], **FAST) as process:
+        async with started(server, *shlex.split(printed)[1:]) as process:
             await line_with(process.stdout, ".png")
             process.kill()
             await process.wait()
-        async with started(server, *shlex.split(printed)[1:], **FAST) as process:
+        async with started(server, *shlex.split(printed)[1:]) as process:
             code, _, err = await ended(process)
         assert code == 0, err
         made = Counter(workflow.values["$prompt"] for workflow in server.workflows.values())
