@@ -38,7 +38,7 @@ class StoredObject:
 
     @property
     def has_length(self) -> bool:
-        """Whether HTTP tells where the body ends, so that a cut is noticed."""
+        """Whether HTTP gives the end of the body, so that aiohttp notices a lost connection."""
         return "Content-Length" in self.headers or "Transfer-Encoding" in self.headers
 
     async def chunks(self) -> AsyncGenerator[bytes, None]:
@@ -61,7 +61,7 @@ class StoredObject:
                 yield chunk
         except TRANSPORT_FAULTS as error:
             raise classify(error, True, "GET", self._answer.url.path).error from None
-        # To aiohttp a reset is an end like any other where no length was told.
+        # Without a length aiohttp takes a connection reset for a normal end.
         if not self.has_length and protocol is not None and isinstance(protocol.exception(), OSError):
             raise ResponseLostError("the connection was reset", method="GET", path=self._answer.url.path)
 

@@ -1,8 +1,7 @@
-"""Assembly: what has come of one stored object, and whether an answer of the storage host continues it; no I/O.
+"""Assembly: the bytes received of one stored object, and whether a response continues them; no I/O.
 
-Two answers are put together only when they have the same strong ETag (RFC 9110, 15.3.7.3). A host that gives none is
-asked for all of it again, and the consumer begins again too. Another ETag or length than before is an error: the file
-changed while it was fetched.
+Two responses are combined only when they have the same strong ETag (RFC 9110, 15.3.7.3). Without one the transfer
+starts over, and so does the consumer. A different ETag or length is an error: the file changed during the transfer.
 
 Example: 60 bytes of 100 came with the ETag "a". The host is asked for what follows byte 60 if that is still its ETag
 (If-Range). 206 with `bytes 60-99/100` and "a" continues; 200 with "a" does too, its first 60 bytes aside; 200 with "b"
@@ -21,7 +20,7 @@ _STRONG_ETAG = re.compile(r'"[\x21\x23-\x7e\x80-\xff]*"')
 
 
 class Assembly:
-    """The bytes of one file as they come in, whatever answers bring them.
+    """The bytes of one file, from one response or several.
 
     Args:
         extension: the file's, such as ".png".
@@ -111,7 +110,7 @@ class Assembly:
         """Return the last of the file, at the end of an answer.
 
         Args:
-            has_length: whether HTTP itself told where the answer ends.
+            has_length: whether HTTP gave the end of the body.
 
         Raises:
             ResponseLostError: the end is missing.
@@ -127,7 +126,7 @@ class Assembly:
 
 
 def _content_range(headers: Mapping[str, str]) -> tuple[int | None, int | None]:
-    """Return the byte that a part begins with, and the size of the whole, each None where it is not told."""
+    """Return the offset of a part and the size of the whole, each None if unknown."""
     found = _CONTENT_RANGE.fullmatch(headers.get("Content-Range", ""))
     if found is None:
         return None, None

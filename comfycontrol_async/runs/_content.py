@@ -1,8 +1,8 @@
-"""What the bytes of an output must be: unpacked where they are stored packed, whole, and the file instead of a page.
+"""Decoding and checking of the bytes of an output: unpacked, complete, and not an HTML page.
 
-A storage host sends an object that is kept with `Content-Encoding: gzip` packed, whatever a client accepts. A body that
-is sent without its length ends where the connection does, so that a connection which was cut looks like the end; then
-the format itself has to say whether that is its end.
+A storage host sends an object that is stored with `Content-Encoding: gzip` packed, whatever the client accepts. A body
+without a length ends when the connection ends, so a lost connection looks like a normal end; then the file format
+itself decides whether the file is complete.
 """
 
 import zlib
@@ -13,9 +13,9 @@ from comfycontrol_async.errors import DownloadError, ResponseLostError
 
 # How much of a packed body is unpacked at a time: a small body may hold a thousand times its size.
 _STEP = 1 << 20
-# Encodings that change nothing; some hosts keep the second from an upload, and mean nothing by it.
+# Encodings that change nothing; some hosts store the last one by mistake, from the upload.
 _PLAIN = frozenset({"", "identity", "aws-chunked"})
-# Files that are packed by their own name: a host that calls them encoded means the file itself.
+# Packed file formats: here hosts declare the file's own compression as its encoding.
 _PACKED_FILES = frozenset({".gz", ".svgz", ".tgz"})
 
 _HEAD = 512
@@ -25,7 +25,7 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 _PNG_END = b"IEND\xaeB`\x82"
 _PAGES = (b"<!doctype html", b"<html", b"<head", b"<body")
 _PAGE_TYPES = frozenset({"text/html", "application/xhtml+xml"})
-# What a host may also send in place of a picture or film: an error in its own words.
+# Types of error messages that a host may send instead of a picture or video.
 _MESSAGE_TYPES = frozenset({"application/xml", "text/xml", "application/json", "application/problem+json"})
 # Kinds of pictures that say where they end.
 _ENDING = frozenset({"image/gif", "image/jpeg", "image/png", "image/webp"})
@@ -106,7 +106,7 @@ class _Boxes:
     """
 
     def __init__(self) -> None:
-        self._next: int | None = 0  # where the next box begins; None once that cannot be told
+        self._next: int | None = 0  # offset of the next box; None once it is unknown
         self._head = b""
         self._kinds: set[bytes] = set()
 
@@ -164,7 +164,7 @@ class Inspection:
         """Return what was held back, at the end of the body.
 
         Args:
-            has_length: whether HTTP itself told the end of the body.
+            has_length: whether HTTP gave the end of the body.
 
         Raises:
             DownloadError: this is a page, or nothing in place of a picture or film.
@@ -198,7 +198,7 @@ class Inspection:
         return media and self._content_type in _MESSAGE_TYPES and start.startswith((b"<", b"{", b"["))
 
     def _has_end(self) -> bool:
-        """Return whether the file's format is whole, or one of which that cannot be told."""
+        """Return whether the file is complete by its format; True for a format without an end marker."""
         head, tail = bytes(self._head), self._tail
         if head.startswith(_PNG) or (self._size < len(_PNG) and _PNG.startswith(head)):
             return _PNG_END in tail
@@ -207,11 +207,11 @@ class Inspection:
         if head.startswith((b"GIF87a", b"GIF89a")):
             return tail.rstrip(b"\0").endswith(b";")
         if head.startswith(b"RIFF") and len(head) >= 8:  # WebP, WAV, AVI
-            told = int.from_bytes(head[4:8], "little")
-            return told in (0, 0xFFFFFFFF) or self._size >= told + 8
+            declared = int.from_bytes(head[4:8], "little")
+            return declared in (0, 0xFFFFFFFF) or self._size >= declared + 8
         if head[4:8] == b"ftyp":
             return self._boxes.whole(self._size)
         if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):  # ZIP: its directory stands at the end
             return b"PK\x05\x06" in tail
-        # What is named a picture of these kinds and is none: where its end is cannot be told, nor what it is.
+        # Named as a picture of these formats, but without its signature: no complete picture.
         return self._media_type not in _ENDING

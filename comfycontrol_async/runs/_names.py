@@ -1,6 +1,6 @@
-"""Names of downloaded files: reduced to one component that is harmless on every system, and told apart on each.
+"""File names of downloads: one path component, valid on every operating system, and distinct on each.
 
-The texts come from the service, from URLs and from templates, so a stranger may have chosen them.
+The texts come from the service, from URLs and from templates, so they are untrusted.
 """
 
 import ntpath
@@ -13,8 +13,8 @@ from urllib.parse import unquote, urlsplit
 
 from comfycontrol_async.errors import InvalidArgumentError
 
-# Controls, what separates paths or is special on Windows, what turns the direction of writing or breaks a line, and
-# halves of a surrogate pair, which no file system stores.
+# Control characters, path separators, characters reserved on Windows, bidirectional controls, line separators, and lone
+# surrogates, which file systems cannot store.
 _UNSAFE = re.compile(
     '[\x00-\x1f\x7f-\x9f<>:"/\\\\|?*\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff]'
 )
@@ -22,7 +22,7 @@ _UNSAFE = re.compile(
 _LONGEST_NAME = 200
 _LONGEST_EXTENSION = 12
 
-# Devices of Windows, whatever extension follows (Microsoft: "Naming Files, Paths, and Namespaces").
+# Device names of Windows, reserved with any extension (Microsoft: "Naming Files, Paths, and Namespaces").
 _DEVICES = frozenset(
     ["con", "prn", "aux", "nul", "conin$", "conout$"]
     + [f"{port}{digit}" for port in ("com", "lpt") for digit in "123456789\u00b9\u00b2\u00b3"]
@@ -36,7 +36,7 @@ def _is_device(name: str) -> bool:
 # Python 3.13 knows the rule itself.
 _is_reserved: Callable[[str], bool] = getattr(ntpath, "isreserved", _is_device)
 
-# What the service's nodes write, and what the field uses besides; the table of the system differs from one to the next.
+# Formats that ComfyUI nodes write. A table of our own: that of `mimetypes` differs between systems.
 _MEDIA_TYPES = {
     ".avif": "image/avif",
     ".bmp": "image/bmp",
@@ -101,7 +101,7 @@ def safe_name(text: str) -> str:
     """Reduce text to one path component that is harmless on every system; a safe name stays as it is."""
     name = _without_unsafe(text).strip().rstrip(". ")
     if name.startswith((".", "-")) or not name or _is_reserved(name):
-        # Hidden, taken for an option, nothing at all, or a device.
+        # A hidden file, an option to a command, an empty name, or a device.
         name = "_" + name
     if len(name.encode()) <= _LONGEST_NAME:
         return name
@@ -121,7 +121,7 @@ def _cut(text: str, size: int) -> str:
 
 
 def folded(name: str) -> str:
-    """Return what is equal for two names that are one file where the system ignores case or the form of accents."""
+    """Return a key that is equal for names which a file system that ignores case or Unicode form takes for one."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFD", name).casefold())
 
 

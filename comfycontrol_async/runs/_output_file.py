@@ -1,4 +1,4 @@
-"""OutputFile: one file that a workflow made, to read, to save, or to look at in a notebook."""
+"""OutputFile: one file that a workflow made: read it, stream it, save it, or show it in a notebook."""
 
 import base64
 import os
@@ -13,9 +13,9 @@ from comfycontrol_async.runs._names import extension, media_type, name_of
 from comfycontrol_async.runs._naming import naming
 from comfycontrol_async.runs._part_file import exists_error, in_thread, written_aside
 
-# A picture of at most so many bytes is kept for the notebook that it was read in.
+# Larger pictures are not kept for display in a notebook.
 _LARGEST_SHOWN = 8 * 2**20
-# What notebooks show, by how its bytes begin.
+# Formats that notebooks display, by signature. No SVG: it may hold scripts.
 _SHOWN = ((b"\x89PNG\r\n\x1a\n", "image/png"), (b"\xff\xd8\xff", "image/jpeg"), (b"GIF8", "image/gif"))
 
 
@@ -53,9 +53,8 @@ class OutputFile:
         """Give its content in pieces as they arrive, of any size; close it with `contextlib.aclosing` to stop early.
 
         Raises:
-            DownloadError: it could not be fetched. Or the transfer broke off, and the storage host gives nothing by
-                which it could be taken up: `read` and `save` begin again then, but what was given here cannot be taken
-                back.
+            DownloadError: it could not be fetched; or the transfer broke off and the storage host gives no ETag to
+                resume by. `read` and `save` start over then, but chunks that were yielded cannot be taken back.
         """
         given = False
         with naming(self._workflow_id):

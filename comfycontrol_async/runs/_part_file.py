@@ -1,11 +1,11 @@
-"""PartFile: a file that is written beside its target, under a name of its own, and takes the target's name when whole.
+"""PartFile: a temporary file beside its target, renamed to the target once it is complete.
 
-No two transfers share such a name, in this process or in another, so their bytes cannot mix. It is made exclusively and
-follows no link, so that others who can write there cannot lead the bytes elsewhere. It takes its final name in
-one step, after its bytes are on the disk: after a crash the target is whole or absent. Without `overwrite` that step
-is a hard link, which fails when the name is taken, whatever was there when the transfer began.
+Its name is random, so the bytes of two transfers never mix, in this process or in another. It is created exclusively
+and follows no link, so that another user of the directory cannot redirect the bytes. It is renamed in one step, after
+its bytes are on the disk: after a crash the target is complete or absent. Without `overwrite` that step is a hard link,
+which fails when the target exists, even if it was created after the transfer began.
 
-A process that is killed leaves such a file behind. It is locked as long as it is written, so `sweep` can tell.
+A process that is killed leaves such a file behind. It is locked while it is written, so `sweep` removes only dead ones.
 """
 
 import asyncio
@@ -39,7 +39,7 @@ class PartFile:
 
     def __init__(self, target: Path) -> None:
         self.target = target
-        # Not made of the target's name, which may be as long as a name can be.
+        # Not derived from the target's name, which may already have the maximum length.
         self._path = target.with_name(f".{secrets.token_hex(8)}.part")
         self._file: BinaryIO | None = None
         self._written = 0
@@ -64,13 +64,13 @@ class PartFile:
                 view = view[self._opened.write(view) :]
         size = sum(map(len, pieces))
         if hasattr(os, "posix_fadvise"):
-            # Lets the disk begin at once, so that making the bytes durable at the end is not all of the work.
+            # Starts writing to the disk now, so that the fsync at the end has little left to do.
             with suppress(OSError):
                 os.posix_fadvise(self._opened.fileno(), self._written, size, os.POSIX_FADV_DONTNEED)
         self._written += size
 
     def rewind(self) -> None:
-        """Begin again with nothing."""
+        """Drop what was written."""
         self._opened.seek(0)
         self._opened.truncate()
         self._written = 0
@@ -138,11 +138,11 @@ def _rename_to_new(part: Path, target: Path) -> None:
     except OSError as error:
         if error.errno not in _NO_LINKS:
             raise
-        # An empty file claims the name. A crash before the next line leaves it behind.
+        # An empty file reserves the name. A crash before the next line leaves it behind.
         os.close(os.open(target, _NEW_FILE, 0o666))
         os.replace(part, target)
     else:
-        with suppress(OSError):  # the file has its name, whatever becomes of the other one
+        with suppress(OSError):  # the target is complete, even if the temporary name stays
             part.unlink()
 
 
@@ -203,7 +203,7 @@ class PartFileWriter:
         await self._end_lot()
 
     async def rewind(self) -> None:
-        """Begin again with nothing."""
+        """Drop what was written."""
         self._pieces, self._size = [], 0
         await self._end_lot()
         await in_thread(self._part.target, self._part.rewind)

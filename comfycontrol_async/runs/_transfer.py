@@ -1,4 +1,4 @@
-"""Transfer: one output on its way from the storage host: tried again, taken up again, with a fresh URL if need be."""
+"""Transfer: downloads one output, with retries, resumption, and a fresh URL when the signed one has expired."""
 
 import asyncio
 import math
@@ -17,20 +17,20 @@ from comfycontrol_async.runs._assembly import Assembly
 
 # What hosts answer to a signed URL that has expired: 403 (S3, Azure), 410, 400 (Google), 401.
 _EXPIRED = frozenset({400, 401, 403, 410})
-# What says nothing about the file: the host was slow, or asked too often.
+# Transient statuses: the host is slow or busy.
 _PASSING = frozenset({408, 425, 429})
 # For so many seconds after they were renewed URLs count as fresh; they live for five minutes.
 _FRESH = 10.0
-# An attempt that brings fewer bytes is no progress: else a transfer in drops would be tried for ever.
+# Fewer bytes are no progress: otherwise a transfer of a few bytes per attempt would be retried for ever.
 _PROGRESS = 16 * 1024
-# What brings less than 1 kB a second for a minute is given up, as what is silent.
+# Slower than 1 kB a second for a minute counts as a stalled connection.
 _SLOW_WINDOW, _SLOW_BYTES = 60.0, 60 * 1024
 
 Refresh = Callable[[], Awaitable[Sequence[Output]]]
 
 
 class SignedUrls:
-    """The signed URLs of a workflow's outputs, told apart by their place; one request renews them all."""
+    """The signed URLs of a workflow's outputs, identified by position; one request renews them all."""
 
     def __init__(self, outputs: Sequence[Output], refresh: Refresh, clock: Clock) -> None:
         self._urls = [output.src for output in outputs]
@@ -51,7 +51,7 @@ class SignedUrls:
             DownloadError: the workflow has another number of outputs now.
         """
         async with self._lock:
-            # A URL that is refused although it is fresh has not expired, and the next one would be refused too.
+            # A fresh URL that is refused has not expired: another one would be refused too.
             if generation != self._generation or self._clock.monotonic() - self._renewed_at < _FRESH:
                 return
             fresh = [output.src for output in await self._refresh()]
@@ -81,7 +81,7 @@ class _Refused(Exception):  # noqa: N818 # a signal between two methods, never s
 
 
 class Transfer:
-    """One output on its way.
+    """The transfer of one output.
 
     Args:
         urls, place: which output.
