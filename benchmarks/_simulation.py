@@ -19,7 +19,7 @@ import attrs
 
 from comfycontrol_async import LocalLimiter
 from comfycontrol_async.limits import Permit
-from comfycontrol_async.testing.server._edge import make_edge
+from comfycontrol_async.testing.server._edge import make_edge, most_in_window
 
 LIMIT, PERIOD, COOLDOWN = 40, 10.0, 10.0
 KEEP_ALIVE = 15.0
@@ -173,6 +173,12 @@ class Profile:
     round_trip: Callable[[random.Random], float]
     set_up: bool = False
     loss: float = 0.0
+    # Every `STALL_EVERY` seconds nothing passes for so long, either way; then all that was sent does.
+    stall: float = 0.0
+    # The share of requests whose answer comes 2 to 12.5 s after they were written; they arrive at any moment between.
+    late: float = 0.0
+    # Whether the transport knows what has arrived, as TCP does on Linux.
+    word: bool = False
 
 
 def heavy_tail(chance: random.Random) -> float:
@@ -186,6 +192,28 @@ PROFILES = [
     Profile("heavy tail", heavy_tail),
     Profile("heavy tail, set-up", heavy_tail, set_up=True),
     Profile("heavy tail, set-up, 1 % lost", heavy_tail, set_up=True, loss=0.01),
+]
+
+
+STALL_EVERY = 180.0
+
+HARD_LINES = [
+    Profile(
+        f"{name}, {'with' if word else 'without'} TCP's word",
+        heavy_tail,
+        set_up=True,
+        stall=stall,
+        late=late,
+        word=word,
+    )
+    for name, stall, late in [
+        ("stalls of 2 s", 2.0, 0.0),
+        ("stalls of 5 s", 5.0, 0.0),
+        ("stalls of 12 s", 12.0, 0.0),
+        ("1 % late by 2 to 12.5 s", 0.0, 0.01),
+        ("5 % late, stalls of 5 s", 5.0, 0.05),
+    ]
+    for word in (True, False)
 ]
 
 
@@ -210,6 +238,11 @@ class Outcome:
         """How many arrivals were one too many for the period before them."""
         stamps = sorted(self.arrivals)
         return sum(later - sooner < PERIOD for sooner, later in zip(stamps, stamps[LIMIT:], strict=False))
+
+    @property
+    def most(self) -> int:
+        """The most arrivals in any period."""
+        return most_in_window(sorted(self.arrivals), PERIOD)
 
 
 class Client:
@@ -252,13 +285,19 @@ class Client:
         chance, profile = self._chance, self._profile
         if self._sets_up():
             await asyncio.sleep(2 * profile.round_trip(chance))
+        arrived = False
         if permit is not None:
-            permit.sent()
-        half = profile.round_trip(chance) / 2
+            permit.sent((lambda: arrived) if profile.word else None)
+        there = back = profile.round_trip(chance) / 2
+        if chance.random() < profile.late:
+            total = chance.uniform(2.0, 12.5)
+            there = chance.uniform(0.0, total)
+            back = total - there
         fate = chance.random()
-        await asyncio.sleep(half)
+        await self._pass_line(there)
+        arrived = True
         passes = fate < profile.loss / 2 or self._arrives()
-        await asyncio.sleep(half)
+        await self._pass_line(back)
         if fate < profile.loss:
             self.outcome.lost += 1
             if permit is not None:
@@ -273,6 +312,14 @@ class Client:
             return False
         self.outcome.answered += 1
         return True
+
+    async def _pass_line(self, seconds: float) -> None:
+        """Be on the way for so long, or until the line's stall is over."""
+        at = self._loop.now + seconds
+        since = at % STALL_EVERY
+        # TCP sends again what was lost, at moments of its own: not all comes at once.
+        again = self._profile.stall - since + self._chance.uniform(0.0, 0.3) if since < self._profile.stall else 0.0
+        await asyncio.sleep(seconds + again)
 
     def _sets_up(self) -> bool:
         """Take an idle connection, or tell that one has to be set up."""

@@ -77,13 +77,16 @@ class MemoryPlace:
         """Return a copy of everything up to the members."""
         return self._data[: self.members]
 
+    def check(self, data: "array[float]", now: float) -> None:
+        """What lies in our own memory is true."""
+
     def read(self, place: int, count: int) -> bytes:
         """Return so many numbers."""
         return self._data[place : place + count].tobytes()
 
-    def write(self, place: int, data: "array[float]") -> None:
+    def write(self, place: int, data: bytes) -> None:
         """Store numbers."""
-        self._data[place : place + len(data)] = data
+        self._data[place : place + len(data) // 8] = array("d", data)
 
 
 class ProcessLimiter(Scheduler):

@@ -8,8 +8,12 @@ from contextlib import suppress
 from comfycontrol_async.errors import ClientLoopError, InvalidArgumentError
 from comfycontrol_async.limits._flights import ARRIVED, CAPPED, HELD, SENT, SETTLED, Arrived, Flight, Flights
 from comfycontrol_async.limits._lanes import Priority, Stage
+from comfycontrol_async.limits._queue import WaiterQueue
 from comfycontrol_async.limits._rule import LEASE, LEASE_CHECK, LOST_TAIL
 from comfycontrol_async.limits._store import Slot, SlotStore
+
+Rank = tuple[Priority, Stage]
+NORMAL_RANK: Rank = (Priority.NORMAL, Stage.OTHER)
 
 
 class Permit(Flight):
@@ -20,43 +24,33 @@ class Permit(Flight):
     loop has ended `ClientLoopError`; no slot is lost by either.
     """
 
-    __slots__ = ("_ledger", "_loop", "_number", "_priority", "_slot", "_stage")
+    __slots__ = ("_ledger", "_number", "_rank", "_slot")
 
     # Made by limiters only; `number` is its place in the order of all grants.
     def __init__(
         self,
         ledger: "Ledger",
-        loop: asyncio.AbstractEventLoop,
         slot: Slot,
         number: int,
-        priority: Priority,
-        stage: Stage,
+        rank: Rank = NORMAL_RANK,
     ) -> None:
         self._ledger = ledger
-        self._loop = loop
         self._slot = slot
         self._number = number
-        self._priority = priority
-        self._stage = stage
+        self._rank = rank
         self._state = HELD
 
     def arrived(self) -> None:
         """Say that the response headers are here: the slot is free a period from now."""
-        if self._state > SENT or not self._loop.is_running():
-            return self._settle_late(0.0)
-        return self._ledger.on_arrived(self)
+        self._ledger.on_arrived(self)
 
     def lost(self) -> None:
         """Say that the request was sent and got no answer: it may still arrive, so a tail of 1 s is added."""
-        if self._state > SENT or not self._loop.is_running():
-            return self._settle_late(LOST_TAIL)
-        return self._ledger.on_lost(self)
+        self._ledger.on_lost(self)
 
     def refund(self) -> None:
         """Say that the request certainly never left: the slot is free at once."""
-        if self._state > SENT or not self._loop.is_running():
-            return self._settle_late(None)
-        return self._ledger.on_refund(self)
+        self._ledger.on_refund(self)
 
     def sent(self, arrived: Arrived | None = None) -> None:
         """Say that the request headers were written: from now on a slow answer holds the slot for 3 s only.
@@ -70,8 +64,7 @@ class Permit(Flight):
 
         May be called again with better evidence, as when an upload has moved on beyond the socket's buffers.
         """
-        if self._state <= SENT and self._loop.is_running():
-            self._ledger.on_sent(self, arrived)
+        self._ledger.on_sent(self, arrived)
 
     async def requeue(self, *, max_wait: float | None = None) -> "Permit":
         """Wait at the head of the line for another permit, after the server refused the request.
@@ -81,7 +74,7 @@ class Permit(Flight):
         Raises:
             RateLimitWaitError: that would take longer than `max_wait` seconds.
         """
-        if self._state is not SETTLED:
+        if self._state != SETTLED:
             self.arrived()
         return await self._ledger.requeue(self, max_wait)
 
@@ -89,42 +82,30 @@ class Permit(Flight):
         return self
 
     def __exit__(self, *exc: object) -> None:
-        if self._state is not SETTLED:
+        if self._state != SETTLED:
             self.arrived()
 
     def __del__(self) -> None:
         # May run in any thread, and in the middle of anything the limiter does.
-        if self._state is HELD:
-            self._ledger.drop(self._slot, self._loop)
+        if self._state == HELD:
+            self._ledger.drop(self._slot)
 
     def __repr__(self) -> str:
-        lapsed = self._state in (CAPPED, ARRIVED)
-        return f"<Permit {'lapsed' if lapsed else self._state.name.lower()}>"
-
-    def _settle_late(self, tail: float | None) -> None:
-        """Settle a permit whose slot was given up, or say what is wrong with settling it here and now."""
-        state, self._state = self._state, SETTLED
-        if state is SETTLED:
-            raise InvalidArgumentError("this permit was settled already; acquire one permit for each request")
-        running = self._loop.is_running()
-        if state is CAPPED and running and tail is not None:
-            self._ledger.move_stamp(self, tail)
-        elif state <= SENT:
-            self._ledger.drop(self._slot, self._loop)
-        if not running:
-            raise ClientLoopError("the event loop of this permit is not running any more; its slot is charged")
+        return f"<Permit {('held', 'sent', 'lapsed', 'lapsed', 'settled')[self._state]}>"
 
 
 class Ledger:
     """The slots that permits of one process hold: settled in the store, and charged anew while they are in flight.
 
-    `freed(free_at, now)` is called when a slot comes free then, `rearm(now)` when there is something to look after
-    earlier than was known. `in_flight` are the slots of held and sent permits and the ends of their leases.
+    `freed(free_at, now)` is called when there are waiters and a slot comes free then, `rearm(now)` when there is
+    something to look after earlier than was known. `in_flight` are the slots of held and sent permits and the ends of
+    their leases.
     """
 
     def __init__(
         self,
         store: SlotStore,
+        queue: WaiterQueue,
         in_flight: dict[Slot, float],
         span: float,
         monotonic: Callable[[], float],
@@ -132,18 +113,19 @@ class Ledger:
         rearm: Callable[[float], None],
         requeue: Callable[[Permit, float | None], Awaitable[Permit]],
     ) -> None:
-        self._store = store
+        self.store = store
+        self.queue = queue
         self.in_flight = in_flight
-        self._span = span
-        self._monotonic = monotonic
-        self._freed = freed
+        self.span = span
+        self.monotonic = monotonic
+        self.freed = freed
         self._rearm = rearm
         self.requeue = requeue
         self.start_over(None)
 
     def start_over(self, loop: asyncio.AbstractEventLoop | None) -> None:
         """Serve permits of this loop."""
-        self._loop = loop
+        self.loop = loop
         self._flights = Flights()
         self._renew_at = math.inf
 
@@ -167,62 +149,86 @@ class Ledger:
         if self._renew_at <= now:
             for slot, lease in self.in_flight.items():
                 if lease < now + LEASE:
-                    self._store.release_at(slot, now + LEASE + self._span, now, final=False)
+                    self.store.release_at(slot, now + LEASE + self.span, now, final=False)
                     self.in_flight[slot] = now + LEASE
             self._renew_at = now + LEASE_CHECK
 
     def on_sent(self, permit: Permit, arrived: Arrived | None) -> None:
         """Follow a request that was written."""
-        if permit._loop is self._loop:
-            now = self._monotonic()
+        if self._holds(permit):
+            now = self.monotonic()
             self._flights.written(permit, arrived, now)
             self._rearm(now)
 
     def on_arrived(self, permit: Permit) -> None:
         """Free the slot a period from now."""
-        now = self._monotonic()
-        if permit._state is SENT:
+        if not self._holds(permit):
+            return self._settle_late(permit, 0.0)
+        now = self.monotonic()
+        if permit._state == SENT:
             self._give_up(self._flights.answered(permit), now)
         permit._state = SETTLED
-        self.release(permit._slot, now + self._span, now)
+        self.release(permit._slot, now + self.span, now)
+        return None
 
     def on_lost(self, permit: Permit) -> None:
         """Free the slot a period after the last moment at which the request can still arrive."""
-        now = self._monotonic()
+        if not self._holds(permit):
+            return self._settle_late(permit, LOST_TAIL)
+        now = self.monotonic()
         permit._state = SETTLED
-        self.release(permit._slot, now + LOST_TAIL + self._span, now)
+        self.release(permit._slot, now + LOST_TAIL + self.span, now)
+        return None
 
     def on_refund(self, permit: Permit) -> None:
         """Free the slot now."""
-        now = self._monotonic()
+        if not self._holds(permit):
+            return self._settle_late(permit, None)
+        now = self.monotonic()
         permit._state = SETTLED
-        if self.in_flight.pop(permit._slot, None) is not None:
-            self._store.refund(permit._slot, now)
-            self._freed(now, now)
+        del self.in_flight[permit._slot]
+        self.store.refund(permit._slot, now)
+        if self.queue.waiting:
+            self.freed(now, now)
+        return None
 
-    def move_stamp(self, permit: Permit, tail: float) -> None:
-        """Charge a slot that was given up for longer, if it was not taken again: the answer came late."""
-        now = self._monotonic()
-        self._store.release_at(permit._slot, now + tail + self._span, now, final=False)
+    def _holds(self, permit: Permit) -> bool:
+        """Return whether a permit has its slot still, and can be settled now: its event loop is running."""
+        return permit._state <= SENT and permit._slot in self.in_flight and self.loop.is_running()  # type: ignore[union-attr] # bound when it was taken
 
-    def drop(self, slot: Slot, loop: asyncio.AbstractEventLoop) -> None:
+    def _settle_late(self, permit: Permit, tail: float | None) -> None:
+        """Settle a permit whose slot was given up, or say what is wrong with settling it here and now."""
+        state, permit._state = permit._state, SETTLED
+        if state == SETTLED:
+            raise InvalidArgumentError("this permit was settled already; acquire one permit for each request")
+        if state <= SENT:
+            self.drop(permit._slot)
+            raise ClientLoopError("the event loop of this permit is not running any more; its slot is charged")
+        if state == CAPPED and tail is not None:
+            # The answer came late: charge the slot for longer, if it was not taken again.
+            now = self.monotonic()
+            self.store.release_at(permit._slot, now + tail + self.span, now, final=False)
+
+    def drop(self, slot: Slot) -> None:
         """Charge the slot of a permit that was dropped; called from anywhere."""
-        with suppress(RuntimeError):  # a closed loop: charged when the next one takes over
-            loop.call_soon_threadsafe(self._on_dropped, slot, loop)
+        loop = self.loop
+        if loop is not None:
+            with suppress(RuntimeError):  # a closed loop: charged when the next one takes over
+                loop.call_soon_threadsafe(self._on_dropped, slot)
 
     def release(self, slot: Slot, free_at: float, now: float, *, final: bool = True) -> None:
         """Free a slot in flight then."""
         if slot in self.in_flight:  # else of a loop that is gone: charged when the next one took over
-            self._store.release_at(slot, free_at, now, final=final)
+            self.store.release_at(slot, free_at, now, final=final)
             del self.in_flight[slot]
-            self._freed(free_at, now)
+            if self.queue.waiting:
+                self.freed(free_at, now)
 
-    def _on_dropped(self, slot: Slot, loop: asyncio.AbstractEventLoop) -> None:
-        if loop is self._loop:
-            now = self._monotonic()
-            self.release(slot, now + self._span, now)
+    def _on_dropped(self, slot: Slot) -> None:
+        now = self.monotonic()
+        self.release(slot, now + self.span, now)
 
     def _give_up(self, flights: Iterable[Flight], now: float) -> None:
         for permit in flights:
             assert isinstance(permit, Permit)  # `on_sent` gives no others
-            self.release(permit._slot, now + self._span, now, final=permit._state is ARRIVED)
+            self.release(permit._slot, now + self.span, now, final=permit._state == ARRIVED)

@@ -32,7 +32,6 @@ from asyncio import _get_running_loop
 from collections import deque
 from collections.abc import Iterable
 from itertools import count
-from threading import get_ident
 
 from comfycontrol_async._clock import Clock
 from comfycontrol_async.errors import ClientLoopError, ComfyControlError, InvalidArgumentError, RateLimitWaitError
@@ -62,6 +61,8 @@ class Scheduler:
     the ends of their leases: the store looks, the scheduler writes.
     """
 
+    _permit_type = Permit
+
     def __init__(
         self,
         rule: Rule,
@@ -80,10 +81,10 @@ class Scheduler:
         # Permits are numbered in the order of their grants.
         self._numbers = count(1) if numbers is None else numbers
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread = 0
         self._queue = WaiterQueue(clock, self._on_timer)
         self._ledger = Ledger(
             store,
+            self._queue,
             {} if in_flight is None else in_flight,
             rule.span,
             clock.monotonic,
@@ -112,22 +113,16 @@ class Scheduler:
             ClientLoopError: the limiter belongs to another event loop that is still alive.
         """
         # Each local variable here costs 8 bytes per waiter.
-        # The same as `_get_running_loop() is self._loop`, which asks the kernel for the process id on Python 3.11.
-        if get_ident() == self._thread and self._loop.is_running():  # type: ignore[union-attr] # bound with the thread
-            if (
-                self._free
-                and not self._queue.waiting
-                and max_wait is None
-                and (priority is _NORMAL or priority in PRIORITIES)
-                and (stage is _OTHER or stage in STAGES)
-                and self._free[0] <= self._monotonic()
-            ):
+        if _get_running_loop() is not self._loop:
+            self._bind()
+        if max_wait is None and not self._queue.waiting:
+            if priority is _NORMAL and stage is _OTHER and self._free and self._free[0] <= self._monotonic():
                 self._free.popleft()
                 slot = next(self._numbers)
                 self._in_flight[slot] = math.inf
-                return Permit(self._ledger, self._loop, slot, slot, priority, stage)  # type: ignore[arg-type] # bound
-        else:
-            self._bind()
+                return self._permit_type(self._ledger, slot, slot)
+            if (permit := self._take_now(priority, stage)) is not None:
+                return permit
         patience = None if max_wait is None else self._patience(max_wait)
         waiter = self._join(priority, stage, patience)
         try:
@@ -136,7 +131,7 @@ class Scheduler:
             self._leave(waiter, priority, stage)
             raise
         self._queue.waiting -= 1
-        permit._priority, permit._stage = priority, stage
+        permit._rank = (priority, stage)
         if self._gate <= self._monotonic():
             return permit
         permit.refund()  # the gate closed after the grant
@@ -237,12 +232,12 @@ class Scheduler:
 
     async def _requeue(self, permit: Permit, max_wait: float | None) -> Permit:
         """Wait at the head of the permit's line; its order among those who come back is that of the first grants."""
-        if get_ident() != self._thread or not self._loop.is_running():  # type: ignore[union-attr] # bound with the thread
+        if _get_running_loop() is not self._loop:
             self._bind()
         return await self._wait_again(permit, None if max_wait is None else self._patience(max_wait))
 
     async def _wait_again(self, permit: Permit, patience: Patience | None) -> Permit:
-        priority, stage, number = permit._priority, permit._stage, permit._number
+        (priority, stage), number = permit._rank, permit._number
         while True:
             waiter = self._join(priority, stage, patience, number)
             try:
@@ -251,7 +246,7 @@ class Scheduler:
                 self._leave(waiter, priority, stage)
                 raise
             self._queue.waiting -= 1
-            permit._priority, permit._stage, permit._number = priority, stage, number
+            permit._rank, permit._number = (priority, stage), number
             if self._gate <= self._monotonic():
                 return permit
             permit.refund()  # the gate closed after the grant
@@ -293,11 +288,24 @@ class Scheduler:
 
     # Granting
 
+    def _take_now(self, priority: Priority, stage: Stage) -> Permit | None:
+        """Take a slot without waiting, for no task waits; None if none is free."""
+        now = self._monotonic()
+        self._open_gate(now)
+        if now < self._gate or priority not in PRIORITIES or stage not in STAGES:
+            return None
+        taken = self._store.take(1, now)
+        if not taken.slots:
+            return None
+        (slot,) = taken.slots
+        self._ledger.took(slot, taken.lease, now)
+        if self._ledger.next_look < self._queue.timer_at:
+            self._arm(now)
+        return self._permit_type(self._ledger, slot, next(self._numbers), (priority, stage))
+
     def _grant_ready(self, now: float) -> None:
         """Grant what can be granted now, first in line first, and set the timer for the rest."""
-        if _OPEN < self._gate <= now:
-            self._gate = _OPEN
-            log.info("the cooldown is over: requests are sent again")
+        self._open_gate(now)
         lanes = self._queue.lanes
         if lanes.size:
             try:
@@ -316,6 +324,11 @@ class Scheduler:
             self._store.forget()
         self._arm(now)
 
+    def _open_gate(self, now: float) -> None:
+        if _OPEN < self._gate <= now:
+            self._gate = _OPEN
+            log.info("the cooldown is over: requests are sent again")
+
     def _hand_out(self, slots: Iterable[Slot], lease: float, now: float) -> None:
         """Give slots to those who are first in line, and give back what is not wanted any more."""
         for slot in slots:
@@ -324,8 +337,7 @@ class Scheduler:
                 self._store.refund(slot, now)
                 continue
             self._ledger.took(slot, lease, now)
-            permit = Permit(self._ledger, self._loop, slot, next(self._numbers), _NORMAL, _OTHER)  # type: ignore[arg-type] # bound
-            waiter.set_result(permit)
+            waiter.set_result(self._permit_type(self._ledger, slot, next(self._numbers)))
 
     def _arm(self, now: float) -> None:
         """Set the one timer for the next moment at which something can be done."""
@@ -350,12 +362,11 @@ class Scheduler:
 
     def _on_freed(self, free_at: float, now: float) -> None:
         """Grant a slot of ours that comes free then, to whom it may be."""
-        if self._queue.waiting:
-            if free_at <= now:
-                self._grant_ready(now)
-            elif free_at < self._grant_at:
-                self._grant_at = free_at
-                self._arm(now)
+        if free_at <= now:
+            self._grant_ready(now)
+        elif free_at < self._grant_at:
+            self._grant_at = free_at
+            self._arm(now)
 
     # Loops and processes
 
@@ -375,11 +386,9 @@ class Scheduler:
             now = self._monotonic()
             for slot in list(self._in_flight):
                 self._ledger.release(slot, now + LOST_TAIL + self._span, now)
-        self._thread = get_ident()
 
     def _start_over(self, loop: asyncio.AbstractEventLoop | None) -> None:
         self._loop = loop
-        self._thread = 0
         self._queue.clear()
         self._ledger.start_over(loop)
         self._grant_at = math.inf

@@ -1,10 +1,10 @@
 """SlotFile: the slots that the processes of one machine share, in a small file that is not to be trusted.
 
     constants   magic, version, limit, period, boot, clock, checksum: written once
-    shared      the cooldown's end, until when requests are spread and when the next may go, grants so far, until when
-                a process waits, the last change, how many member records are in use, the last serial
+    shared      the cooldown's end, until when requests are spread and when the next may go, until when a process waits,
+                the last use, how many member records are in use, the serial with which each slot began
     slots       for each the moment at which it is free (one in flight is charged to the end of its lease), the name of
-                the process that took it last, and the serial of that grant
+                the process that took it last, and the serial of that grant: one more each time
     members     for each process that waited: name, when it looks next, how many wait, how many slots it has had
 
 All but the constants are doubles. Moments are those of `time.monotonic`, which all processes of a machine share. The
@@ -38,7 +38,7 @@ _CHECKSUM = struct.Struct("=I")
 HEAD = 64
 
 # Places, in doubles from the beginning.
-GATE, SPREAD_UNTIL, READY_AT, GRANTED, CONTENDED, TOUCHED, RECORDS, SERIAL = range(8, 16)
+GATE, SPREAD_UNTIL, READY_AT, CONTENDED, TOUCHED, RECORDS, FIRST_SERIAL = range(8, 15)
 SLOTS = 16
 # A slot: moment, owner, serial.
 SLOT = 3
@@ -125,19 +125,20 @@ class SlotFile:
         """Read so many doubles, or fewer where the file ends."""
         return read_at(self.fd, 8 * count, 8 * place)
 
-    def write(self, place: int, data: "array[float]") -> None:
+    def write(self, place: int, data: bytes) -> None:
         """Write doubles."""
-        write_at(self.fd, data.tobytes(), 8 * place)
+        write_at(self.fd, data, 8 * place)
 
     def charge(self, free_at: float, now: float) -> None:
         """Take every slot until then, if it is not taken for longer. The lock is held."""
         data = self.load(now)
+        self.check(data, now)
         for place in range(SLOTS, len(data), SLOT):
             data[place] = max(data[place], free_at)
-        self.write(SLOTS, data[SLOTS:])
+        self.write(SLOTS, data[SLOTS:].tobytes())
 
     def load(self, now: float) -> "array[float]":
-        """Read everything up to the members, checked; written anew where it cannot be used. The lock is held.
+        """Read everything up to the members; written anew where the constants are harmed. The lock is held.
 
         Raises:
             ConfigurationError: it is for another limit now.
@@ -146,10 +147,13 @@ class SlotFile:
         if len(content) != 8 * self.members or not content.startswith(self._head):
             self._refuse_others(content)
             content = self.rebuild(now, now + self._rule.span)
-        data = array("d", content)
-        if not plausible(data, self._rule, now) and clamp(data, self._rule, now):
-            self.write(GATE, data[GATE:])
-        return data
+        return array("d", content)
+
+    def check(self, data: "array[float]", now: float) -> None:
+        """Clamp what cannot be true in what was loaded, and in the file. The lock is held."""
+        if not plausible(data, self._rule, now):
+            clamp(data, self._rule, now)
+            self.write(GATE, data[GATE:].tobytes())
 
     def rebuild(self, now: float, free_at: float) -> bytes:
         """Write the file anew with every slot taken until then; return it up to the members. The lock is held."""
@@ -211,8 +215,9 @@ class SlotFile:
 
 def blank(rule: Rule, now: float, free_at: float) -> "array[float]":
     """Return what stands between constants and members in a new file, with every slot taken until `free_at`."""
-    body = array("d", (NEVER, NEVER, NEVER, 0.0, NEVER, now, 0.0, _new_serial()))
-    body.extend([free_at, 0.0, 0.0] * rule.limit)
+    serial = _new_serial()
+    body = array("d", (NEVER, NEVER, NEVER, NEVER, now, 0.0, serial, 0.0))
+    body.extend([free_at, 0.0, serial] * rule.limit)
     return body
 
 
@@ -234,9 +239,9 @@ def _intact(content: bytes) -> bool:
 
 def plausible(data: "array[float]", rule: Rule, now: float) -> bool:
     """Return whether every moment and count can be true. One that is not a number is not less than anything."""
-    moments = data[SLOTS::SLOT]
+    moments, serials = data[SLOTS::SLOT], data[SLOTS + 2 :: SLOT]
     furthest = now + rule.span + FURTHEST
-    total = sum(moments)
+    total = sum(moments) + sum(serials)
     return (
         max(moments) <= furthest
         and total == total  # no NaN among them
@@ -244,32 +249,33 @@ def plausible(data: "array[float]", rule: Rule, now: float) -> bool:
         and data[SPREAD_UNTIL] <= now + QUIET + rule.period
         and data[READY_AT] <= max(now, data[GATE]) + rule.span + rule.period
         and data[CONTENDED] <= furthest + LONGEST_COOLDOWN
-        and 0 <= data[GRANTED] <= _MOST
-        and 0 <= data[SERIAL] <= _MOST
+        and 0 <= data[FIRST_SERIAL] <= _MOST
+        and min(serials) >= 0
+        and max(serials) <= _MOST
         and 0 <= data[RECORDS] <= MEMBERS
     )
 
 
-def clamp(data: "array[float]", rule: Rule, now: float) -> bool:
+def clamp(data: "array[float]", rule: Rule, now: float) -> None:
     """Put what cannot be true where it does the least harm: one span from now."""
     furthest, soon = now + rule.span + FURTHEST, now + rule.span
     for place in range(SLOTS, len(data), SLOT):
         if not data[place] <= furthest:
             data[place] = soon
+        if not 0 <= data[place + 2] <= _MOST:
+            data[place + 2] = _new_serial()
     for place, most, instead in (
         (GATE, now + LONGEST_COOLDOWN + rule.period, soon),
         (SPREAD_UNTIL, now + QUIET + rule.period, now + QUIET),
         (CONTENDED, furthest + LONGEST_COOLDOWN, soon),
         (RECORDS, MEMBERS, 0.0),
-        (GRANTED, _MOST, rule.limit + 1.0),
-        (SERIAL, _MOST, _new_serial()),
+        (FIRST_SERIAL, _MOST, 0.0),
     ):
-        if not data[place] <= most or (place in (RECORDS, GRANTED, SERIAL) and not data[place] >= 0):
+        if not data[place] <= most or (place in (RECORDS, FIRST_SERIAL) and not data[place] >= 0):
             data[place] = instead
     if not data[READY_AT] <= max(now, data[GATE]) + rule.span + rule.period:
         data[READY_AT] = soon
-    data[RECORDS], data[GRANTED], data[SERIAL] = map(math.floor, (data[RECORDS], data[GRANTED], data[SERIAL]))
-    return True
+    data[RECORDS], data[FIRST_SERIAL] = map(math.floor, (data[RECORDS], data[FIRST_SERIAL]))
 
 
 def unusable(path: Path, why: str) -> ConfigurationError:

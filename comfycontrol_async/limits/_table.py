@@ -5,7 +5,6 @@ still wanted. All else is a few bytes.
 """
 
 import logging
-import math
 import random
 from array import array
 from collections import Counter
@@ -21,14 +20,13 @@ from comfycontrol_async.limits._slot_file import (
     COUNT,
     DEMAND,
     DUE,
+    FIRST_SERIAL,
     GATE,
-    GRANTED,
     MEMBERS,
     NAME,
     READY_AT,
     RECORD,
     RECORDS,
-    SERIAL,
     SLOT,
     SLOTS,
     SPREAD_UNTIL,
@@ -50,7 +48,10 @@ _SAFE = 1.0
 _FURTHEST_LOOK = 1000.0
 _MOST_WANTED = 2.0**40
 
-_TRIPLE = Struct("=3d")
+# Seconds between two records of the last use.
+_TOUCH = 1.0
+
+_DOUBLE, _TRIPLE, _RECORD = Struct("=d"), Struct("=3d"), Struct("=4d")
 
 
 class Doubles(Protocol):
@@ -62,14 +63,17 @@ class Doubles(Protocol):
         """Let the others in."""
 
     def load(self, now: float) -> "array[float]":
-        """Return everything up to the members, checked; the lock is held."""
+        """Return everything up to the members; the lock is held."""
         ...
+
+    def check(self, data: "array[float]", now: float) -> None:
+        """Correct what cannot be true in it; the lock is held."""
 
     def read(self, place: int, count: int) -> bytes:
         """Return so many numbers, or fewer."""
         ...
 
-    def write(self, place: int, data: "array[float]") -> None:
+    def write(self, place: int, data: bytes) -> None:
         """Store numbers."""
 
 
@@ -101,6 +105,8 @@ class SlotTable:
         self._doubles: Doubles | None = None
         # A cooldown that the others do not know of yet.
         self._untold_gate = NEVER
+        # Until when our slots are charged in the file.
+        self._charged: dict[Slot, float] = {}
         self._rename()
 
     def _rename(self) -> None:
@@ -119,6 +125,13 @@ class SlotTable:
             return Taken(wake=now + _RETRY)
         try:
             data = doubles.load(now)
+            if wanted == 1 and self._simple(data, now):
+                # What cannot be true does no harm here: no comparison with it holds.
+                moments = data[SLOTS::SLOT]
+                first = min(moments)
+                if first <= now:
+                    return Taken((self._charge(doubles, data, moments.index(first), now),), lease=now + LEASE)
+            doubles.check(data, now)
             self._publish_gate(doubles, data, now)
             return self._take_slots(doubles, data, wanted, now)
         finally:
@@ -128,19 +141,21 @@ class SlotTable:
         """Free a slot then; another one instead if this one was taken again and it is the last word."""
         serial, index = divmod(slot, self._rule.limit)
         place = SLOTS + SLOT * index
-        doubles = self._doubles
-        if doubles is not None:
-            found = doubles.read(place, SLOT)
-            if len(found) == 8 * SLOT:
-                moment, _, found_serial = _TRIPLE.unpack(found)
-                if found_serial == serial and moment > now + _SAFE:
-                    doubles.write(place, array("d", (free_at,)))
-                    return
-        self._release_locked(place, serial, free_at, now, final)
+        doubles, charged = self._doubles, self._charged.pop(slot, NEVER)
+        if doubles is not None and charged > now + _SAFE and free_at > now:
+            # No other process touches it before that moment. Should the file have been made anew since, all its slots
+            # are charged to a span after that, which is not later than this answer's.
+            doubles.write(place, _DOUBLE.pack(free_at))
+        else:
+            self._release_locked(place, serial, free_at, now, final)
+        if not final:
+            self._charged[slot] = free_at
 
     def refund(self, slot: Slot, now: float) -> None:
         """Free a slot at once."""
-        self.release_at(slot, now, now, final=False)
+        self._charged.pop(slot, None)
+        serial, index = divmod(slot, self._rule.limit)
+        self._release_locked(SLOTS + SLOT * index, serial, now, now, final=False)
 
     def refused(self, until: float, now: float) -> bool:
         """Close the gate for all."""
@@ -153,7 +168,9 @@ class SlotTable:
             log.warning("no other process can be told of the cooldown", exc_info=True)
             return False
         try:
-            return self._publish_gate(doubles, doubles.load(now), now)
+            data = doubles.load(now)
+            doubles.check(data, now)
+            return self._publish_gate(doubles, data, now)
         finally:
             doubles.unlock()
 
@@ -162,12 +179,13 @@ class SlotTable:
         if self._doubles is not None and self._record is not None:
             name = self._doubles.read(self._record + NAME, 1)
             if name == array("d", (self._name,)).tobytes():
-                self._doubles.write(self._record + DEMAND, array("d", (0.0,)))
+                self._doubles.write(self._record + DEMAND, _DOUBLE.pack(0.0))
 
     def after_fork(self) -> None:
         """Open the file anew: the lock of the parent's would be ours as well."""
         self._place.after_fork()
         self._doubles = None
+        self._charged.clear()
         self._rename()
 
     def state(self, now: float) -> BudgetState:
@@ -178,6 +196,7 @@ class SlotTable:
             return BudgetState(limit=self._rule.limit, moments=[now + self._rule.span] * self._rule.limit)
         try:
             data = doubles.load(now)
+            doubles.check(data, now)
         finally:
             doubles.unlock()
         pacing = _pacing(data)
@@ -202,35 +221,53 @@ class SlotTable:
         doubles = self._place.enter(now)
         if doubles is not self._doubles:
             self._doubles, self._record = doubles, None
+            self._charged.clear()
         return doubles
+
+    def _simple(self, data: "array[float]", now: float) -> bool:
+        """Return whether nothing but the window decides: no gate, no other process that waits, no spreading."""
+        mode = self._rule.pacing
+        return (
+            data[GATE] <= now
+            and self._untold_gate <= now
+            and data[CONTENDED] <= now
+            and mode != "smooth"
+            and (data[SPREAD_UNTIL] <= now or mode == "burst")
+        )
+
+    def _charge(self, doubles: Doubles, data: "array[float]", index: int, now: float) -> Slot:
+        """Take a slot until the end of its lease."""
+        place = SLOTS + SLOT * index
+        serial, charged = data[place + 2] + 1.0, now + LEASE + self._rule.span
+        if not 0.0 < serial < 2.0**52:
+            serial = data[FIRST_SERIAL] + 1.0 if 0.0 <= data[FIRST_SERIAL] < 2.0**51 else 1.0
+        doubles.write(place, _TRIPLE.pack(charged, self._name, serial))
+        if data[TOUCHED] < now - _TOUCH:
+            data[TOUCHED] = now
+            doubles.write(TOUCHED, _DOUBLE.pack(now))
+        slot = int(serial) * self._rule.limit + index
+        self._charged[slot] = charged
+        if len(self._charged) > 4 * self._rule.limit:
+            self._charged = {mine: until for mine, until in self._charged.items() if until > now}
+        return slot
 
     def _take_slots(self, doubles: Doubles, data: "array[float]", wanted: int, now: float) -> Taken:
         rule, gate, pacing = self._rule, data[GATE], _pacing(data)
         moments = data[SLOTS::SLOT]
-        contended = data[CONTENDED] > now
-        if not contended and wanted == 1 and gate <= now and not is_spread(rule, pacing, now) and min(moments) <= now:
-            order, mine, wake = [moments.index(min(moments))], 1, math.inf  # by far the most frequent case
-        else:
-            order = sorted(range(rule.limit), key=moments.__getitem__)
-            latest = now + rule.span
-            known = spread_out(rule, pacing, (min(moments[index], latest) for index in order), gate, now)
-            members = self._members(doubles, data, now) if contended else []
-            rivals = [member for member in members if member.name != self._name]
-            me = self._myself(members, data, rivals, wanted, now)
-            mine, wake = share_out(known, now, me, rivals, rule.grace)
-            if wanted > mine:
-                wake = min(wake, latest) + random.random() * _JITTER
-            self._register_demand(doubles, data, me, mine, rivals, wake, now)
-        lease, serial = now + LEASE, int(data[SERIAL])
-        slots = []
-        for index in order[:mine]:
-            serial += 1
-            doubles.write(SLOTS + SLOT * index, array("d", (lease + rule.span, self._name, serial)))
-            slots.append(serial * rule.limit + index)
-        data[SERIAL], data[TOUCHED] = serial, now
-        _store_pacing(data, after_grants(rule, pacing, mine, now))
-        doubles.write(GATE, data[GATE:SLOTS])
-        return Taken(slots, wake, lease, gate)
+        order = sorted(range(rule.limit), key=moments.__getitem__)
+        latest = now + rule.span
+        known = spread_out(rule, pacing, (min(moments[index], latest) for index in order), gate, now)
+        members = self._members(doubles, data, now) if data[CONTENDED] > now else []
+        rivals = [member for member in members if member.name != self._name]
+        me = self._myself(members, data, rivals, wanted, now)
+        mine, wake = share_out(known, now, me, rivals, rule.grace)
+        if wanted > mine:
+            wake = min(wake, latest) + random.random() * _JITTER
+        self._register_demand(doubles, data, me, mine, rivals, wake, now)
+        slots = [self._charge(doubles, data, index, now) for index in order[:mine]]
+        data[READY_AT] = after_grants(rule, pacing, mine, now).ready_at
+        doubles.write(GATE, data[GATE:SLOTS].tobytes())
+        return Taken(slots, wake, now + LEASE, gate)
 
     def _publish_gate(self, doubles: Doubles, data: "array[float]", now: float) -> bool:
         """Note our 429, and what it means for the pace; return whether requests are spread from now on."""
@@ -241,8 +278,8 @@ class SlotTable:
         before = is_spread(rule, pacing, now)
         pacing = after_refusal(rule, pacing, data[GATE], until, now)
         data[GATE] = max(data[GATE], until)
-        _store_pacing(data, pacing)
-        doubles.write(GATE, data[GATE:SLOTS])
+        data[SPREAD_UNTIL], data[READY_AT] = pacing.spread_until, pacing.ready_at
+        doubles.write(GATE, data[GATE:SLOTS].tobytes())
         return is_spread(rule, pacing, now) and not before
 
     def _release_locked(self, place: int, serial: int, free_at: float, now: float, final: bool) -> None:
@@ -256,14 +293,15 @@ class SlotTable:
             return
         try:
             data = doubles.load(now)
+            doubles.check(data, now)
             if data[place + 2] == serial:
-                doubles.write(place, array("d", (free_at,)))
+                doubles.write(place, _DOUBLE.pack(free_at))
             elif final:
                 # It went to another process meanwhile, or the file was made anew: charge the one that is free first.
                 moments = data[SLOTS::SLOT]
                 first = min(moments)
                 if first < free_at:
-                    doubles.write(SLOTS + SLOT * moments.index(first), array("d", (free_at,)))
+                    doubles.write(SLOTS + SLOT * moments.index(first), _DOUBLE.pack(free_at))
         finally:
             doubles.unlock()
 
@@ -307,7 +345,7 @@ class SlotTable:
         if left or self._record is not None:
             place = self._my_record(doubles, data, now, bool(left))
             if place is not None:
-                doubles.write(place, array("d", (self._name, due if left else now, float(left), me.had + mine)))
+                doubles.write(place, _RECORD.pack(self._name, due if left else now, left, me.had + mine))
         if left:
             data[CONTENDED] = max(data[CONTENDED], due + self._rule.grace)
         elif not rivals:
@@ -334,11 +372,8 @@ class SlotTable:
 
 
 def _pacing(data: "array[float]") -> Pacing:
-    return Pacing(data[SPREAD_UNTIL], data[READY_AT], int(data[GRANTED]))
-
-
-def _store_pacing(data: "array[float]", pacing: Pacing) -> None:
-    data[SPREAD_UNTIL], data[READY_AT], data[GRANTED] = pacing
+    serials = data[SLOTS + 2 :: SLOT]
+    return Pacing(data[SPREAD_UNTIL], data[READY_AT], int(sum(serials) - len(serials) * data[FIRST_SERIAL]))
 
 
 def _whole(content: bytes) -> bytes:

@@ -177,8 +177,9 @@ IMPOSSIBLE: dict[str, tuple[int, float]] = {
     "contended for ever": (_slot_file.CONTENDED, float("nan")),
     "too many members": (_slot_file.RECORDS, 1e6),
     "fewer members than none": (_slot_file.RECORDS, -1.0),
-    "serial beyond all": (_slot_file.SERIAL, 1e300),
-    "grants beyond all": (_slot_file.GRANTED, float("-inf")),
+    "serial beyond all": (_slot_file.SLOTS + 2, 1e300),
+    "serial is no number": (_slot_file.SLOTS + 2, float("nan")),
+    "first serial below all": (_slot_file.FIRST_SERIAL, float("-inf")),
 }
 
 
