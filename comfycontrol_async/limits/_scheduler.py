@@ -20,8 +20,8 @@ In numbers, limit 1, period 10, span 10.002, kept in a file: A acquires at 0.0, 
 Written at 0.01, answered at 0.2: free at 10.202. B, which came at 1.0, sleeps on the one timer until 10.204 (2 ms of
 slack), takes the slot and goes. Had A's process been killed at 0.1, B had gone at 13.254.
 
-Window and gate are one queue with one decision, `_grant_ready`: a permit that was taken before waiting at the gate
-would be stale when the gate opens. There is no background task, and no task or timer per waiter.
+Window and gate are one decision, `_grant_ready`: a permit that was taken before waiting at the gate would be stale when
+it opens. There is no background task, and no task or timer per waiter.
 """
 
 import asyncio
@@ -56,9 +56,8 @@ _LONG_GATE = 30.0
 class Scheduler:
     """The base of all limiters. One instance serves one event loop at a time.
 
-    `free` are slots, by the moments at which they are free, that may be taken without asking the store; the store
-    keeps them in order, and takes out those that must not go. `in_flight` are the slots of held and sent permits and
-    the ends of their leases: the store looks, the scheduler writes.
+    `free` are slots, by the moments at which they are free, that may be taken without asking the store, which keeps
+    them in order. `in_flight` are the slots of held and sent permits and the ends of their leases.
     """
 
     _permit_type = Permit
