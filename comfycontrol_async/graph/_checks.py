@@ -143,20 +143,24 @@ def _outside_issues(nodes: Mapping[str, Json]) -> Iterator[GraphIssue]:
             yield GraphIssue("warning", place, "a placeholder is filled in only where it is the value of an input")
 
 
-def looks_like_output(class_type: str) -> bool:
-    """Guess from a class's name whether it saves or shows."""
-    return _OUTPUT_NAME.search(class_type) is not None
+def outputs_by_name(nodes: Mapping[str, Json]) -> tuple[list[str], list[str]]:
+    """Guess which nodes save or show: those whose class is named like it, and, if there are none, which may be.
+
+    A class that is unknown and that nothing is linked to may be an output.
+    """
+    classes = {id: text_of(node, "class_type") for id, node in nodes.items()}
+    named = [id for id, name in classes.items() if _OUTPUT_NAME.search(name)]
+    if named:
+        return named, []
+    linked = {link.source for link in links_of(nodes)}
+    return [], [id for id, name in classes.items() if id not in linked and name not in _INNER]
 
 
 def output_issues(nodes: Mapping[str, Json]) -> Iterator[GraphIssue]:
-    """Say when nothing saves or shows a result; an unknown class that nothing is linked to may be an output."""
-    classes = {id: text_of(node, "class_type") for id, node in nodes.items()}
-    if any(map(looks_like_output, classes.values())):
-        return
-    linked = {link.source for link in links_of(nodes)}
-    custom = [id for id, name in classes.items() if id not in linked and name not in _INNER]
-    if custom:
-        ids = ", ".join(custom[:10])
+    """Say when no node saves or shows a result."""
+    named, possible = outputs_by_name(nodes)
+    if possible:
+        ids = ", ".join(possible[:10])
         yield GraphIssue("warning", "", f"no node looks like an output, such as SaveImage; is it one of {ids}?")
-    else:
+    elif not named:
         yield GraphIssue("error", "", "the graph has no output node: add one that saves or shows, such as SaveImage")

@@ -6,12 +6,13 @@ while it looks (a link to nothing) takes the place of all else that is wrong wit
 the first absent class this goes on, and takes what an absent class gives or takes for right.
 """
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import attrs
 
-from comfycontrol_async.graph._checks import find_loops, links_of, looks_like_output
+from comfycontrol_async.graph._checks import find_loops, links_of, outputs_by_name
 from comfycontrol_async.graph._definitions import NodeDefinitions
 from comfycontrol_async.graph._json import inputs_of, text_of
 from comfycontrol_async.graph._node_classes import InputDefinition, NodeDefinition, is_file_name
@@ -97,16 +98,17 @@ def _loop_faults(nodes: Mapping[str, Any], definitions: NodeDefinitions) -> Iter
 def assume_definitions(nodes: Mapping[str, Any]) -> NodeDefinitions:
     """Return definitions by which a graph is right as far as no real ones are needed to tell.
 
-    Its classes take what they are given and give what is taken; those named like one are outputs. What `validate`
-    finds with them is wrong on any ComfyUI: no output, links to absent nodes, loops, lists that are no link.
+    Its classes take what they are given and give what is taken; which are outputs is guessed from their names. What
+    `validate` finds with them is wrong on any ComfyUI: no output, links to absent nodes, loops, lists that are no link.
     """
     classes: dict[str, dict[str, Any]] = {}
     for id, node in nodes.items():
         name = text_of(node, "class_type")
         if name:
             known = classes.setdefault(name, {"input": {"optional": {}}, "output": [], "output_node": False})
-            known["output_node"] = looks_like_output(name)
             known["input"]["optional"].update({input: ["*"] for input in inputs_of(nodes[id])})
+    for id in itertools.chain(*outputs_by_name(nodes)):
+        classes.get(text_of(nodes[id], "class_type"), {})["output_node"] = True
     for link in links_of(nodes):
         known = classes.get(text_of(nodes.get(link.source), "class_type"), {"output": []})
         known["output"] += ["*"] * min(max(link.slot + 1 - len(known["output"]), 0), _MOST_SLOTS)

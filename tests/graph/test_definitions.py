@@ -511,7 +511,8 @@ def test_five_thousand_faults_with_definitions() -> None:
 @pytest.mark.parametrize(
     ("nodes", "expected"),
     [
-        ({"1": {"class_type": "Odd", "inputs": {}}}, [("", "", "prompt_no_outputs")]),
+        ({"1": {"class_type": "EmptyImage", "inputs": {}}}, [("", "", "prompt_no_outputs")]),
+        ({"1": {"class_type": "Odd", "inputs": {}}}, []),
         ({"1": {"class_type": "SaveImage", "inputs": {"i": ["2", 0]}}}, [("1", "i", "exception_during_validation")]),
         ({"1": {"class_type": "SaveImage", "inputs": {"i": ["2"]}}}, [("1", "i", "bad_linked_input")]),
         ({"1": {"class_type": "SaveImage", "inputs": {"i": ["1", 0]}}}, [("1", "i", TRIPPED)]),
@@ -528,7 +529,7 @@ def test_five_thousand_faults_with_definitions() -> None:
         ),
         ({}, [("", "", "prompt_no_outputs")]),
     ],
-    ids=["no-output", "absent", "no-link", "loop", "no-inputs", "no-class", "no-node", "inner", "empty"],
+    ids=["no-output", "odd-output", "absent", "no-link", "loop", "no-inputs", "no-class", "no-node", "inner", "empty"],
 )
 def test_without_definitions(nodes: dict[str, Any], expected: list[tuple[str, str, str]]) -> None:
     """Assumed definitions find just what is wrong on any ComfyUI."""
