@@ -60,7 +60,7 @@ class Core:
             storage=storage,
             limiter=pipeline.limiter,
             ledger=ledger,
-            watcher=Watcher(bulk, direct, policy, pipeline.limiter, ledger, pipeline.clock),
+            watcher=Watcher(bulk, direct, policy, pipeline.limiter, ledger, pipeline.clock, pipeline.hooks),
             keys=KeyIndex(direct.workflows, ledger, pipeline.transport.server_time, pipeline.clock),
             background=Background(),
             hooks=pipeline.hooks,

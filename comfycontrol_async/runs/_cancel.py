@@ -6,6 +6,7 @@ from comfycontrol_async._clock import Clock
 from comfycontrol_async.errors import BadRequestError, ComfyControlError
 from comfycontrol_async.models import WorkflowSummary
 from comfycontrol_async.resources import WorkflowsResource
+from comfycontrol_async.runs._deadline import Deadline
 
 log = logging.getLogger("comfycontrol_async")
 
@@ -18,23 +19,22 @@ async def cancel_for_good(
 ) -> WorkflowSummary | None:
     """Cancel a workflow as soon as the API lets us; return how it ended if it ended otherwise, else None.
 
-    One that is not queued in time is logged as going on. Errors are logged too: the caller is on its way out.
+    One that could not be cancelled in time is logged as going on. Errors are logged too: the caller is on its way out.
     """
-    until = clock.monotonic() + longest
     try:
-        while True:
-            try:
-                await workflows.cancel(id)
-            except BadRequestError:
-                workflow = await workflows.get(id)
-                if workflow.status.terminal:
-                    return workflow
-            else:
-                return None
-            if clock.monotonic() + pause > until:
-                log.warning("workflow %s could not be cancelled in %.0f s: it goes on at the service", id, longest)
-                return None
-            await clock.sleep(pause)
+        async with Deadline(clock) as deadline:  # waiting for the rate limit and repeated requests included
+            deadline.expire_in(longest)
+            while True:
+                try:
+                    await workflows.cancel(id)
+                    return None
+                except BadRequestError:
+                    workflow = await workflows.get(id)
+                    if workflow.status.terminal:
+                        return workflow
+                await clock.sleep(pause)
     except ComfyControlError as error:
         log.warning("workflow %s could not be cancelled, it goes on at the service: %s", id, error)
-        return None
+    else:
+        log.warning("workflow %s could not be cancelled in %.0f s: it goes on at the service", id, longest)
+    return None

@@ -192,7 +192,8 @@ class WorkflowRun:
         Raises:
             NotFoundError: it does not exist (any more).
         """
-        self._state = merge(self._state, await self._tools.workflows.get(self.id))
+        with naming(self.id):
+            self._state = merge(self._state, await self._tools.workflows.get(self.id))
         return self._state.workflow
 
     async def cancel(self) -> None:
@@ -201,7 +202,8 @@ class WorkflowRun:
         Raises:
             BadRequestError: it is finished, or not queued yet: the API cannot cancel it then.
         """
-        await self._tools.workflows.cancel(self.id)
+        with naming(self.id):
+            await self._tools.workflows.cancel(self.id)
 
     async def rerun(self, params: Mapping[str, Any] | None = None) -> "WorkflowRun":
         """Run it again as a new workflow; only the parameters given change.

@@ -18,6 +18,7 @@ import attrs
 
 from comfycontrol_async._clock import SYSTEM_CLOCK, Clock
 from comfycontrol_async._http._config import WatchPolicy
+from comfycontrol_async._http._hooks import Hooks
 from comfycontrol_async._loop import LoopBinding
 from comfycontrol_async.errors import (
     APIError,
@@ -29,6 +30,7 @@ from comfycontrol_async.errors import (
     ResponseFormatError,
     TransportError,
 )
+from comfycontrol_async.events import WorkflowChanged
 from comfycontrol_async.limits import Limiter, Priority, RateLimitSnapshot
 from comfycontrol_async.models import Page, WorkflowSummary, WorkflowUpdate
 from comfycontrol_async.resources import WorkflowsResource
@@ -74,6 +76,7 @@ class Watcher:
         direct: one whose requests go in the client's own lane, for streams that fetch outputs and for late polls.
         limiter: asked whether the budget is scarce.
         ledger: knows which workflows were made here, and when.
+        hooks: get a `WorkflowChanged` for each status that is seen.
     """
 
     def __init__(
@@ -84,7 +87,9 @@ class Watcher:
         limiter: Callable[[], Limiter],
         ledger: Ledger,
         clock: Clock = SYSTEM_CLOCK,
+        hooks: Hooks | None = None,
     ) -> None:
+        self._hooks = Hooks() if hooks is None else hooks
         self.policy: WatchPolicy = policy
         self._bulk, self._direct = bulk, direct
         self._limiter, self._ledger, self._clock = limiter, ledger, clock
@@ -171,6 +176,7 @@ class Watcher:
         watched = self._watched.get(known.workflow.id)
         if watched is None:
             watched = self._watched[known.workflow.id] = self._begin(known)
+            self._emit(known, None)
             few = len(self._watched) <= self.policy.max_streams and not batch
             if self._streams.room > 0 and (few or (outputs and not self._durations.expected())):
                 self._streams.start(watched, self._bulk.open)
@@ -364,9 +370,17 @@ class Watcher:
         now = self._clock.monotonic()
         if state.ended and not watched.ended:
             self._learn(watched, state, now)
+        if state.status != watched.state.status and not watched.ended:
+            self._emit(state, watched.state)
         watched.seen = now
         watched.failing_since = None
         watched.tell(state)
+
+    def _emit(self, state: State, before: State | None) -> None:
+        if self._hooks.wants(WorkflowChanged):
+            workflow, previous = state.workflow, None if before is None else before.status.value
+            event = WorkflowChanged(id=workflow.id, name=workflow.name, status=workflow.status.value, previous=previous)
+            self._hooks.emit(event)
 
     def _learn(self, watched: Watched, state: State, now: float) -> None:
         """Learn from an ending how long workflows take: what the server says, within what was seen from here."""

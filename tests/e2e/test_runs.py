@@ -24,6 +24,7 @@ from comfycontrol_async import (
     WorkflowNotFinishedError,
     WorkflowUpdate,
 )
+from comfycontrol_async.events import WorkflowChanged
 from comfycontrol_async.testing import LocalServer
 from support.graphs import FILE_GRAPH, GRAPH
 from support.services import UNKNOWN_ID, client_of, connected, sent, serving
@@ -120,6 +121,20 @@ class TestUpdates:
         assert type(caught.value) is kind
         await eventually(lambda: server.open_streams == 0)
         assert len(server.workflows) == 1
+
+    async def test_events(self) -> None:
+        """Each status of a workflow that is followed is an event, once, with the one before."""
+        async with connected(**ENDLESS) as (server, comfy):
+            seen: list[WorkflowChanged] = []
+            comfy.on(WorkflowChanged, seen.append)
+            waiting = asyncio.create_task(comfy.run(GRAPH, name="w"))
+            await eventually(lambda: bool(seen) and seen[-1].status == "running")
+            server.finish(seen[0].id)
+            run = await waiting
+        statuses = [event.status for event in seen]
+        assert [event.previous for event in seen] == [None, *statuses[:-1]]
+        assert statuses[-2:] == ["running", "completed"]
+        assert {(event.id, event.name) for event in seen} == {(run.id, "w")}
 
     async def test_leaving_the_updates(self) -> None:
         """Whoever stops iterating holds nothing any more."""

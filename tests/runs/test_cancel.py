@@ -58,6 +58,13 @@ async def test_over(service: FakeService, outcome: str) -> None:
     assert ended.status == outcome
 
 
+async def test_slow(service: FakeService, caplog: pytest.LogCaptureFixture) -> None:
+    """Requests that take for ever are bounded by the same 30 s."""
+    service.latency = 1000.0
+    assert await cancel(service, service.add(5000.0), 31.0) is None
+    assert "could not be cancelled in 30 s" in caplog.text
+
+
 async def test_fails(service: FakeService, caplog: pytest.LogCaptureFixture) -> None:
     """When it cannot be asked for, that is logged, and raises nothing."""
 
