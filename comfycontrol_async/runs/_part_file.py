@@ -39,8 +39,7 @@ class PartFile:
 
     def __init__(self, target: Path) -> None:
         self.target = target
-        # Not derived from the target's name, which may already have the maximum length.
-        self._path = target.with_name(f".{secrets.token_hex(8)}.part")
+        self._path = _part_path(target)
         self._file: BinaryIO | None = None
         self._written = 0
 
@@ -52,9 +51,23 @@ class PartFile:
             self.target.parent.mkdir(parents=True, exist_ok=True)
         except FileExistsError:
             raise NotADirectoryError(errno.ENOTDIR, "its directory is a file") from None
+        while not self._create():
+            self._path = _part_path(self.target)
+
+    def _create(self) -> bool:
+        """Create the file and lock it; return False if `sweep` took it for a dead one in between."""
         self._file = os.fdopen(os.open(self._path, _NEW_FILE, 0o666), "wb", buffering=0)
-        with suppress(OSError):  # a file system without locks: `sweep` does nothing there either
+        try:
             _lock(self._file.fileno())
+        except BlockingIOError:
+            mine = False
+        except OSError:  # a file system without locks: `sweep` does nothing there either
+            mine = True
+        else:
+            mine = self._path.exists()
+        if not mine:
+            self._file.close()
+        return mine
 
     def write(self, pieces: list[bytes]) -> None:
         """Append the pieces."""
@@ -107,6 +120,11 @@ class PartFile:
     def _opened(self) -> BinaryIO:
         assert self._file is not None  # `open` comes first
         return self._file
+
+
+def _part_path(target: Path) -> Path:
+    # Not derived from the target's name, which may already have the maximum length.
+    return target.with_name(f".{secrets.token_hex(8)}.part")
 
 
 def sweep(directory: Path) -> None:

@@ -101,6 +101,26 @@ def test_made_exclusively(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind:
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="needs locks of files")
+@pytest.mark.parametrize("moment", ["holds it", "has removed it"])
+async def test_swept_while_it_was_created(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str) -> None:
+    """A sweep that comes between the creation of a part and its lock costs a new name, and nothing else."""
+    lock, seen = _part_file._lock, []
+
+    def swept_at_first(descriptor: int) -> None:
+        seen.append(names_in(tmp_path)[-1])
+        if len(seen) == 1:
+            (tmp_path / seen[0]).unlink()
+            if moment == "holds it":
+                raise BlockingIOError
+        lock(descriptor)
+
+    monkeypatch.setattr(_part_file, "_lock", swept_at_first)
+    await write(tmp_path / "a", b"content")
+    assert len({*seen}) == 2
+    assert names_in(tmp_path) == ["a"]
+
+
 class TestTaken:
     """Targets that are there."""
 
