@@ -162,14 +162,18 @@ def test_no_circles_within_a_room() -> None:
 
 
 def test_testing_is_apart() -> None:
-    """The testing kit knows nothing of the client but the clock, so that it cannot agree with its mistakes."""
+    """The testing kit knows nothing of the client but the clock and what ComfyUI makes of a graph.
+
+    So it cannot agree with the client's mistakes; of node definitions there is only one check.
+    """
     known = {}
     for module in MODULES.values():
         if module.place == "testing":
-            known[module.name] = {target.place for target in map(own, module.imported()) if target} - {"testing"}
+            targets = [target for target in map(own, module.imported()) if target and target.place != "testing"]
+            known[module.name] = {target.name for target in targets}
     # The plugin makes a client for a fixture.
     assert known.pop("testing.pytest_plugin") == {""}
-    assert set().union(*known.values()) == {"_clock"}
+    assert set().union(*known.values()) == {"_clock", "graph", "graph._checks", "graph._validate"}
 
 
 def test_cli_is_a_client_of_the_facade() -> None:
@@ -520,7 +524,7 @@ def test_attributes() -> None:
 def test_testing_kit() -> None:
     """Users write their tests against these names."""
     server = inspect.signature(testing.LocalServer).parameters
-    assert {"limit", "period", "cooldown", "edge", "speed"} <= set(server)
+    assert {"limit", "period", "cooldown", "edge", "speed", "comfyui", "node_definitions"} <= set(server)
     assert {"fail_next", "drop_next"} <= set(dir(testing.LocalServer))
 
 

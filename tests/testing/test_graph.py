@@ -1,17 +1,21 @@
 """Placeholders and the checks of a graph."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from comfycontrol_async import NodeDefinitions
 from comfycontrol_async.testing import Failure
 from comfycontrol_async.testing.server._graph import (
     Placeholder,
+    Verdict,
     bad_file_names,
     find_placeholders,
     graph_fault,
+    judge,
     parse_placeholder,
-    prompt_fault,
     substitute,
 )
 
@@ -92,6 +96,9 @@ def test_faults(graph: dict[str, Any], fault: tuple[str, str] | None) -> None:
     check(graph_fault(graph), fault)
 
 
+INNER, OUTER = "exception_during_inner_validation", "exception_during_validation"
+
+
 @pytest.mark.parametrize(
     ("prompt", "fault"),
     [
@@ -99,21 +106,67 @@ def test_faults(graph: dict[str, Any], fault: tuple[str, str] | None) -> None:
         pytest.param({"1": IMAGE, "2": node(x=["1", 0], y=["1", 1], z=1)}, None, id="custom-output"),
         pytest.param({}, ("prompt_no_outputs", "no outputs"), id="empty"),
         pytest.param({"1": IMAGE}, ("prompt_no_outputs", "no outputs"), id="no-output"),
-        pytest.param({"2": SAVE}, ("exception_during_inner_validation", "images: there is no node '1'"), id="absent"),
-        pytest.param({"1": node(x=["1", 0])}, ("dependency_cycle", "1 -> 1"), id="self"),
-        pytest.param(
-            {"1": node(x=["2", 0]), "2": node(x=["1", 0])}, ("dependency_cycle", "feed each other"), id="loop"
-        ),
-        pytest.param({"1": node(x=[1, 2, 3])}, ("bad_linked_input", "x: a list must be a link"), id="list-of-three"),
-        pytest.param({"1": node(x=[])}, ("bad_linked_input", "x: a list"), id="empty-list"),
-        pytest.param({"1": node(x=[1, 0])}, ("exception_during_inner_validation", "x: a list"), id="number-as-id"),
-        pytest.param({"1": node(x=["1", 0.5])}, ("exception_during_inner_validation", "x: a list"), id="float-slot"),
-        pytest.param({"1": node(x=["1", True])}, ("exception_during_inner_validation", "x: a list"), id="bool-slot"),
+        pytest.param({"2": SAVE}, (OUTER, "'1'"), id="absent"),
+        pytest.param({"1": node(x=["9", 0]), "2": SAVE}, (INNER, "'9'"), id="absent-further-in"),
+        pytest.param({"1": IMAGE, "2": SAVE, "3": node(x=["9", 0])}, (INNER, "no node '9'"), id="absent-aside"),
+        pytest.param({"1": node(x=["1", 0]), "2": SAVE}, (INNER, "1 <- 1"), id="self"),
+        pytest.param({"1": node(x=["3", 0]), "3": node(x=["1", 0]), "2": SAVE}, (INNER, "recursion"), id="loop"),
+        pytest.param({"1": node(x=[1, 2, 3]), "2": SAVE}, ("bad_linked_input", ""), id="list-of-three"),
+        pytest.param({"1": IMAGE, "2": SAVE, "3": node(x=[])}, ("bad_linked_input", "x: a list"), id="empty-aside"),
+        pytest.param({"1": IMAGE, "2": SAVE, "3": node(x=["1", 0.5])}, (INNER, "x: a list"), id="float-slot-aside"),
+        pytest.param({"1": IMAGE, "2": SAVE, "3": node(x=["1", True])}, (INNER, "x: a list"), id="bool-slot-aside"),
     ],
 )
-def test_prompt_faults(prompt: dict[str, Any], fault: tuple[str, str] | None) -> None:
-    """What ComfyUI refuses in a filled graph is refused with its error type, where no definitions are needed."""
-    check(prompt_fault(prompt), fault)
+def test_refusals_without_definitions(prompt: dict[str, Any], fault: tuple[str, str] | None) -> None:
+    """What any ComfyUI refuses, or dies of, is refused with its error type."""
+    check(judge(prompt, None, ()).refusal, fault)
+
+
+DATA = Path(__file__).parents[1] / "data"
+DEFINITIONS = NodeDefinitions.load(DATA / "comfyui" / "object_info.json")
+FULL = {"width": 8, "height": 8, "batch_size": 1, "color": 0}
+FULL_SAVE = {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "a"}}
+NO_SUCH = {"class_type": "NoSuch", "inputs": {}}
+
+
+@pytest.mark.parametrize(
+    ("prompt", "fault"),
+    [
+        pytest.param(
+            {"1": {"class_type": "EmptyImage", "inputs": {**FULL, "width": 0}}, "2": FULL_SAVE},
+            ("value_smaller_than_min", "width"),
+            id="range",
+        ),
+        pytest.param({"1": IMAGE, "2": NO_SUCH}, ("invalid_prompt", "NoSuch"), id="class"),
+        pytest.param({"1": node(x=1)}, ("invalid_prompt", "Custom"), id="custom-class"),
+    ],
+)
+def test_refusals_with_definitions(prompt: dict[str, Any], fault: tuple[str, str]) -> None:
+    """With definitions everything is refused that the ComfyUI that they come from refuses."""
+    check(judge(prompt, DEFINITIONS, ()).refusal, fault)
+
+
+@pytest.mark.parametrize("path", sorted((DATA / "workflows").glob("[ms]*[a-z0-9].json")), ids=lambda path: path.stem)
+def test_graphs_that_ran_are_not_refused(path: Path) -> None:
+    """No graph that ran is refused, with definitions or without."""
+    graph = json.loads(path.read_text())
+    if ".template" not in path.stem:
+        assert judge(graph, None, ()) == judge(graph, DEFINITIONS, ()) == Verdict()
+
+
+def test_outputs_without_faults_run() -> None:
+    """Of two outputs the one without a fault runs, and the other is left out."""
+    broken = {"class_type": "SaveImage", "inputs": {"filename_prefix": "b"}}
+    prompt = {"1": {"class_type": "EmptyImage", "inputs": FULL}, "2": FULL_SAVE, "3": broken}
+    assert judge(prompt, DEFINITIONS, ()) == Verdict(None, frozenset({"3"}))
+
+
+def test_uploaded_files_are_there() -> None:
+    """A file that was uploaded with the workflow is no absent file; another one is."""
+    load = {"class_type": "LoadImage", "inputs": {"image": "mine.png"}}
+    prompt = {"1": load, "2": FULL_SAVE}
+    assert judge(prompt, DEFINITIONS, ["mine.png"]) == Verdict()
+    check(judge(prompt, DEFINITIONS, ()).refusal, ("custom_validation_failed", "mine.png"))
 
 
 def check(found: Failure | None, expected: tuple[str, str] | None) -> None:

@@ -2,11 +2,13 @@
 
 import json
 import struct
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from comfycontrol_async.testing import read_png_text
+from comfycontrol_async import NodeDefinitions
+from comfycontrol_async.testing import LocalServer, read_png_text
 from comfycontrol_async.testing.server._outputs import MEDIA_TYPES, make_content, name_outputs, saves_files
 from support.bare_api import serving
 from support.waiting import eventually
@@ -187,5 +189,34 @@ async def test_invalid_says_why() -> None:
         id = await api.create({"2": saver("SaveImage")})
         await eventually(lambda: api.server.workflows[id].status == "invalid")
         full = await api.get(f"/v1/workflow/{id}")
-        assert (full["error_node"], full["exception_type"]) == ("2", "exception_during_inner_validation")
-        assert full["exception_message"] == "images: there is no node '1'"
+        assert (full["error_node"], full["exception_type"]) == ("2", "exception_during_validation")
+        assert "'1'" in full["exception_message"]
+
+
+DEFINITIONS = Path(__file__).parents[1] / "data" / "comfyui" / "object_info.json"
+
+
+async def test_node_definitions() -> None:
+    """With definitions a graph that their ComfyUI refuses is invalid; of one that is half right the rest runs."""
+    async with serving(speed=1000.0, node_definitions=NodeDefinitions.load(DEFINITIONS)) as api:
+        wide = picture()
+        wide["inputs"]["width"] = "$text(width)"
+        half = {
+            "1": wide,
+            "2": saver("SaveImage"),
+            "3": {"class_type": "SaveImage", "inputs": {"filename_prefix": "x"}},
+        }
+        ids = [await api.create(half, **{"$width": width}) for width in ("8", "8.0", "99999")]
+        found = []
+        for id in ids:
+            await eventually(lambda: api.server.workflows[ids[-1]].status in ("completed", "invalid"))
+            full = await api.get(f"/v1/workflow/{id}")
+            found.append((full["status"], full["error_node"], full["exception_type"]))
+        assert found == [
+            ("completed", None, None),
+            ("invalid", "1", "invalid_input_type"),
+            ("invalid", "1", "value_bigger_than_max"),
+        ]
+        assert [output.name for output in api.server.workflows[ids[0]].outputs] == ["pic_00001_.png"]
+    with pytest.raises(ValueError, match="node_definitions must be NodeDefinitions"):
+        LocalServer(node_definitions="object_info.json")  # type: ignore[arg-type] # what is tested

@@ -1,27 +1,22 @@
 """Placeholders in a ComfyUI graph: finding them, filling them in, and refusing a graph that cannot run."""
 
-import graphlib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 import attrs
 
+from comfycontrol_async.graph import NodeDefinitions
+from comfycontrol_async.graph._checks import output_issues
+from comfycontrol_async.graph._validate import Fault, assume_definitions, needed_by, output_nodes, validate
 from comfycontrol_async.testing.server._life import Failure
-from comfycontrol_async.testing.server._outputs import inputs_of, is_link, links_of
+from comfycontrol_async.testing.server._outputs import inputs_of, is_link
 
 _PLACEHOLDER = re.compile(r"\$(text|choice|file|random|timestamp)\((.*)\)", re.DOTALL)
 _FILE_NAME = re.compile(r"[A-Za-z0-9_-]{1,255}")
 _OPTIONS = range(2, 5)
-# Core classes that are no output. A graph of these alone has none; any other class may be one.
-_INNER_NAMES = """
-    CheckpointLoaderSimple CLIPLoader CLIPTextEncode ControlNetApply ControlNetApplyAdvanced ControlNetLoader
-    CreateVideo EmptyImage EmptyLatentImage EmptySD3LatentImage ImageAddNoise ImageBatch ImageBlend ImageBlur
-    ImageCrop ImageInvert ImageScale ImageScaleBy ImageSharpen KSampler KSamplerAdvanced LatentUpscale LoadImage
-    LoadImageMask LoraLoader RepeatImageBatch StringConcatenate StringLength UNETLoader UpscaleModelLoader VAEDecode
-    VAEEncode VAELoader
-"""
-_INNER_CLASSES = frozenset(_INNER_NAMES.split())
+_TRIPPED = "exception_during_inner_validation"
+_OF_THE_WHOLE = ("invalid_prompt", "prompt_no_outputs")
 
 
 @attrs.frozen
@@ -88,43 +83,60 @@ def graph_fault(graph: dict[str, Any]) -> Failure | None:
             return Failure(node_id, None, "invalid_prompt", f"node {node_id!r} is not in API format")
         if not isinstance(node.get("inputs"), dict):
             # ComfyUI takes it when no output needs the node, and then its worker dies.
-            return _refused(graph, node_id, "exception_during_inner_validation", f"node {node_id!r} has no inputs")
+            return _refused(graph, node_id, _TRIPPED, f"node {node_id!r} has no inputs")
     for placeholder in find_placeholders(graph):
         if placeholder.kind == "choice" and len(placeholder.choices) not in _OPTIONS:
             return Failure(None, None, "invalid_prompt", f"{placeholder.token} needs 2 to 4 options")
     return None
 
 
-def prompt_fault(prompt: dict[str, Any]) -> Failure | None:
-    """Return why ComfyUI refuses a graph that is filled in, as far as no definitions of nodes are needed to know.
+@attrs.frozen
+class Verdict:
+    """Why ComfyUI refuses a graph, or else which of its output nodes it leaves out."""
 
-    The types are those of ComfyUI. A link to a node that is absent is refused wherever it is: some of them kill
-    ComfyUI's worker.
+    refusal: Failure | None = None
+    left_out: frozenset[str] = frozenset()
+
+
+def judge(prompt: dict[str, Any], definitions: NodeDefinitions | None, uploaded: Collection[str]) -> Verdict:
+    """Return what ComfyUI makes of a graph that is filled in; without definitions, as far as none are needed to know.
+
+    An output that has no fault runs, although another has some. Files that were `uploaded` are there.
     """
-    if not prompt or all(node["class_type"] in _INNER_CLASSES for node in prompt.values()):
-        return Failure(None, None, "prompt_no_outputs", "Prompt has no outputs")
+    known = assume_definitions(prompt) if definitions is None else definitions
+    faults = [fault for fault in validate(prompt, known) if not (fault.on_disk and fault.received in uploaded)]
+    outputs = output_nodes(prompt, known)
+    if definitions is None and not outputs and may_have_output(prompt):
+        faults = []
+    broken = {fault.node for fault in faults}
+    left_out = frozenset(output for output in outputs if broken & needed_by(prompt, known, output))
+    whole = [fault for fault in faults if fault.type in _OF_THE_WHOLE]
+    if whole or (faults and len(left_out) == len(outputs)):
+        return Verdict(_failure([*whole, *faults][0]))
+    return Verdict(deadly_fault(prompt), left_out)
+
+
+def may_have_output(prompt: dict[str, Any]) -> bool:
+    """Return whether a node of a graph may be an output, for all that its class tells."""
+    return not any(issue.severity == "error" for issue in output_issues(prompt))
+
+
+def deadly_fault(prompt: dict[str, Any]) -> Failure | None:
+    """Return a fault of which ComfyUI's worker may die, in nodes that no output needs too, where it does not look."""
     for node_id, node in prompt.items():
         for name, value in node["inputs"].items():
-            if not isinstance(value, list):
-                continue
-            if not is_link(value):
+            if isinstance(value, list) and not is_link(value):
                 message = f"{name}: a list must be a link [node id, slot]"
-                kind = "bad_linked_input" if len(value) != 2 else "exception_during_inner_validation"
+                kind = "bad_linked_input" if len(value) != 2 else _TRIPPED
                 return _refused(prompt, node_id, kind, message)
-            if value[0] not in prompt:
-                message = f"{name}: there is no node {value[0]!r}"
-                return _refused(prompt, node_id, "exception_during_inner_validation", message)
-    return _loop_fault(prompt)
-
-
-def _loop_fault(prompt: dict[str, Any]) -> Failure | None:
-    feeds = {node_id: set(links_of(node).values()) for node_id, node in prompt.items()}
-    try:
-        graphlib.TopologicalSorter(feeds).prepare()
-    except graphlib.CycleError as error:
-        loop = error.args[1]
-        return _refused(prompt, loop[0], "dependency_cycle", f"nodes feed each other: {' -> '.join(loop)}")
+            if isinstance(value, list) and value[0] not in prompt:
+                return _refused(prompt, node_id, _TRIPPED, f"{name}: there is no node {value[0]!r}")
     return None
+
+
+def _failure(fault: Fault) -> Failure:
+    text = ": ".join(part for part in (fault.message, fault.details) if part)
+    return Failure(fault.node or None, fault.class_type or None, fault.type, text)
 
 
 def _refused(graph: dict[str, Any], node_id: str, kind: str, message: str) -> Failure:

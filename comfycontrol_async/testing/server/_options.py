@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 import attrs
 
+from comfycontrol_async.graph import NodeDefinitions
 from comfycontrol_async.testing.server._edge import REFUSALS, make_edge
 from comfycontrol_async.testing.server._life import Failure
 
@@ -89,6 +90,11 @@ def _web_address(_: Any, attribute: "attrs.Attribute[Any]", value: Any) -> None:
         raise ValueError(f"{attribute.name} must be an address such as http://127.0.0.1:8188, not {value!r}")
 
 
+def _node_definitions(_: Any, attribute: "attrs.Attribute[Any]", value: Any) -> None:
+    if not isinstance(value, NodeDefinitions):
+        raise ValueError(f"{attribute.name} must be NodeDefinitions, such as NodeDefinitions.load(path), not {value!r}")
+
+
 _optional = attrs.validators.optional
 _Owner = TypeVar("_Owner")
 _P = ParamSpec("_P")
@@ -155,6 +161,14 @@ class ServerOptions:
 
     outcome: Callable[[int], str | Failure] | None = attrs.field(default=None, validator=_optional(_function))
     """A function of that index: "completed", "failed" or a `Failure`, "cancelled", "invalid"; None completes all."""
+
+    node_definitions: NodeDefinitions | None = attrs.field(
+        default=None, validator=_optional(_node_definitions), repr=False
+    )
+    """What a ComfyUI says of its nodes: then graphs are refused as that one does, with its error types.
+
+    Without them, and without `comfyui`, graphs are refused where no definitions are needed to know.
+    """
 
     comfyui: str | None = attrs.field(default=None, validator=_optional(_web_address))
     """The address of a real ComfyUI that runs the workflows, such as "http://127.0.0.1:8188", instead of a schedule.

@@ -14,7 +14,7 @@ import json
 import re
 import struct
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 from comfycontrol_async.testing._png import write_png
@@ -80,15 +80,18 @@ def output_nodes(graph: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
             yield node_id, node
 
 
-def name_outputs(prompt: dict[str, Any]) -> list[tuple[str, str]]:
-    """Return (node id, path) of the files that a graph leaves, with `/` in a path that has a folder."""
+def name_outputs(prompt: dict[str, Any], left_out: Collection[str] = ()) -> list[tuple[str, str]]:
+    """Return (node id, path) of the files that a graph leaves, with `/` in a path that has a folder.
+
+    Nodes that are `left_out` do not run.
+    """
     batches = _batches(prompt)
     counters: Counter[str] = Counter()
     named = []
     for node_id, node in output_nodes(prompt):
         inputs = inputs_of(node)
         class_type = str(node["class_type"])
-        if inputs.get("save_output") is False:  # VHS_VideoCombine: then it is a temporary file
+        if node_id in left_out or inputs.get("save_output") is False:  # VHS_VideoCombine: then it is a temporary file
             continue
         extension = _extension(class_type, inputs)
         prefix = _prefix(inputs)
@@ -143,7 +146,11 @@ def _batches(prompt: dict[str, Any]) -> dict[str, int]:
     """Return how many pictures each node gives, as far as the core nodes that count them tell."""
     feeds = {node_id: set(links_of(node).values()) for node_id, node in prompt.items()}
     sizes: dict[str, int] = {}
-    for node_id in graphlib.TopologicalSorter(feeds).static_order():
+    try:
+        order = list(graphlib.TopologicalSorter(feeds).static_order())
+    except graphlib.CycleError:  # in nodes that no output needs
+        order = []
+    for node_id in order:
         node = prompt.get(node_id)
         inputs, before = inputs_of(node), [sizes.get(feed, 1) for feed in links_of(node).values()]
         class_type = node.get("class_type") if isinstance(node, dict) else None

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from comfycontrol_async.testing.server._comfyui import ComfyUI, ComfyUIError
-from comfycontrol_async.testing.server._graph import bad_file_names, graph_fault, prompt_fault
+from comfycontrol_async.testing.server._graph import bad_file_names, deadly_fault, graph_fault
 from comfycontrol_async.testing.server._records import ApiError
 from comfycontrol_async.testing.server._runner import ComfyUIRunner
 from comfycontrol_async.testing.server._state import Json, State, existing
@@ -58,7 +58,7 @@ class Proxy:
     def submit(self, record: WorkflowRecord) -> None:
         """Give a workflow to a runner, or keep it until there is one whose tags fit."""
         # Some broken graphs kill the worker of ComfyUI for good, so these never reach it.
-        fault = graph_fault(record.graph) or prompt_fault(record.prompt)
+        fault = graph_fault(record.graph) or deadly_fault(record.prompt)
         bad_names = bad_file_names(record.graph)
         if fault is not None:
             record.finish("invalid", fault)

@@ -1,6 +1,6 @@
 """Workflows that run by a schedule, with no ComfyUI behind them."""
 
-from comfycontrol_async.testing.server._graph import bad_file_names, graph_fault, prompt_fault
+from comfycontrol_async.testing.server._graph import bad_file_names, graph_fault, judge
 from comfycontrol_async.testing.server._life import OUTCOMES, Failure, plan_life, plan_waiting
 from comfycontrol_async.testing.server._state import Json, State
 from comfycontrol_async.testing.server._workflows import WorkflowRecord, failure_of
@@ -39,9 +39,13 @@ class Simulation:
         if isinstance(ending, Failure):
             record.failure = ending
         outcome = ending if isinstance(ending, str) else "failed"
-        fault = graph_fault(record.graph) or prompt_fault(record.prompt)
-        if fault is not None:
-            record.failure, outcome = fault, "invalid"
+        refusal = graph_fault(record.graph)
+        if refusal is None:
+            uploaded = [file.stored_as for file in record.files.values()]
+            verdict = judge(record.prompt, state.options.node_definitions, uploaded)
+            refusal, record.left_out = verdict.refusal, verdict.left_out
+        if refusal is not None:
+            record.failure, outcome = refusal, "invalid"
         if record.runner_id or record.managed_runner_id or outcome == "invalid":
             record.life = plan_life(now, state.options.delays, state.options.run_time(record.index), outcome)
         else:

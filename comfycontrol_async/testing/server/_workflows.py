@@ -42,7 +42,8 @@ class WorkflowRecord:
     """One workflow as the server knows it.
 
     `params` are the (name, value) pairs the API shows, `values` the submitted form fields, `files` the submitted
-    files by placeholder name, `index` the order of creation, and `created` is in server seconds. `sleeping` are the
+    files by placeholder name, `index` the order of creation, and `created` is in server seconds. `left_out` are
+    output nodes that do not run, `sleeping` are the
     streams that wait for the next tick or change, `place` is that in the queue of a real ComfyUI.
     """
 
@@ -62,6 +63,7 @@ class WorkflowRecord:
     runner_id: str | None = None
     managed_runner_id: str | None = None
     failure: Failure | None = None
+    left_out: frozenset[str] = frozenset()
     place: int | None = None
     files_on_disk: Mapping[str, Path] = attrs.field(factory=dict, init=False, repr=False)
     sleeping: set[asyncio.Future[bool]] = attrs.field(factory=set, init=False, repr=False)
@@ -86,7 +88,7 @@ class WorkflowRecord:
         """The files it leaves when it completes."""
         if self._outputs is None:
             rng = random.Random(self.seed + 1)
-            named = name_outputs(self.prompt)
+            named = name_outputs(self.prompt, self.left_out)
             self._outputs = [OutputFile(f"output-{make_id(rng)}", node_id, name) for node_id, name in named]
         return self._outputs
 
