@@ -20,9 +20,9 @@ def finite(value: float | None) -> float | None:
 class _PlainFlags:
     """Leaves the type away behind flags that take no value, which typer would show as one."""
 
-    def get_params(self, context: Any) -> list[Any]:
+    def get_params(self, ctx: Any) -> list[Any]:
         """Return the parameters, those of typer's own options included."""
-        params: list[Any] = super().get_params(context)  # type: ignore[misc] # beside a command or group of typer
+        params: list[Any] = super().get_params(ctx)  # type: ignore[misc] # beside a command or group of typer
         for param in params:
             if getattr(param, "is_flag", False) and param.metavar is None:
                 param.metavar = ""
