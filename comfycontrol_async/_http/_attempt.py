@@ -5,6 +5,7 @@ headers come there is a bound of our own on silence: aiohttp drops its timer at 
 none while an upload stands still.
 """
 
+from collections.abc import Coroutine
 from typing import Any
 
 import aiohttp
@@ -17,6 +18,7 @@ from comfycontrol_async.limits import Permit
 
 # Connections out of the pool that turn out unusable before anything is written: each is dropped for another.
 _MOST_STALE = 20
+_REPEATABLE = frozenset({"GET", "PUT", "DELETE"})
 # How often within the bound an upload is looked at.
 _LOOKS = 4
 
@@ -31,18 +33,20 @@ class Attempt:
     Args:
         permit: settled here.
         silence: seconds without progress until the response headers are here; None for no bound.
+        has_total: whether aiohttp bounds the whole attempt, which is enough unless it uploads.
         clock: whose timer the bound is.
     """
 
-    __slots__ = ("_clock", "_looks", "_moved", "_silence", "_timer", "permit", "sent", "started", "told")
+    __slots__ = ("_clock", "_has_total", "_looks", "_moved", "_silence", "_timer", "permit", "sent", "started", "told")
 
-    def __init__(self, permit: Permit, silence: float | None, clock: Clock) -> None:
+    def __init__(self, permit: Permit, silence: float | None, has_total: bool, clock: Clock) -> None:
         self.permit = permit
         # Whether the request was given to aiohttp; was written; and whether writing is told at all.
         self.started = False
         self.sent = False
         self.told = False
         self._silence = silence
+        self._has_total = has_total
         self._clock = clock
         self._timer: Timer | None = None
         self._moved = 0
@@ -85,17 +89,20 @@ class Attempt:
             _Stale: the connection cannot be used.
         """
         protocol, transport = connection.protocol, connection.transport
-        state = tcp_state(transport)
         # An answer that no request asked for must not be taken for this one's. One that arrives from here on cannot be
         # told from ours: HTTP/1.1 has no number that ties an answer to its request.
-        if protocol is None or protocol.should_close or (state is not None and not state.is_open):
+        if protocol is None or transport is None or protocol.should_close:
+            raise _Stale
+        # What may be sent again without harm is not worth the question whether the server has closed the connection.
+        state = None if request.method in _REPEATABLE else tcp_state(transport)
+        if state is not None and not state.is_open:
             raise _Stale
         self.sent = True
-        if state is None or transport is None or request.proxy is not None:
+        if request.proxy is not None:
             self.permit.sent()
         else:
-            self.permit.sent(watch_arrival(transport, state, request.size_of_headers))
-        if self._silence is not None:
+            self.permit.sent(watch_arrival(transport, state if request.uploads else None, request.size_of_headers))
+        if self._silence is not None and not (self._has_total and not request.uploads):
             self._watch(request, connection, self._silence)
 
     def end(self, answer: aiohttp.ClientResponse | None = None) -> None:
@@ -147,11 +154,11 @@ class CountedRequest(aiohttp.ClientRequest):
 
     attempt: Attempt | None = None
 
-    async def send(self, conn: aiohttp.connector.Connection) -> aiohttp.ClientResponse:
+    def send(self, conn: aiohttp.connector.Connection) -> Coroutine[Any, Any, aiohttp.ClientResponse]:
         """Write the request, once its attempt has seen the connection."""
         if self.attempt is not None:
             self.attempt.written(self, conn)
-        return await super().send(conn)
+        return super().send(conn)
 
     @property
     def uploads(self) -> bool:

@@ -1,9 +1,7 @@
 """Drift: what the service sends that this version does not know, counted."""
 
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
 
 from comfycontrol_async._http._redact import redact
 from comfycontrol_async._settings import __version__
@@ -24,14 +22,13 @@ class Drift:
     def __init__(self) -> None:
         self._counts: Counter[str] = Counter()
 
-    @contextmanager
-    def collecting(self) -> Iterator[None]:
-        """Count here what `note_field` and `note_value` find within."""
-        token = _collector.set(self)
-        try:
-            yield
-        finally:
-            _collector.reset(token)
+    def collect(self) -> "Token[Drift | None]":
+        """Count here what `note_fields` and `note_value` find, until `stop` gets what this returns."""
+        return _collector.set(self)
+
+    def stop(self, token: "Token[Drift | None]") -> None:
+        """End what `collect` began."""
+        _collector.reset(token)
 
     def status(self, method: str, path: str, error: ComfyControlError) -> None:
         """Count the status of an answer that is not documented."""

@@ -56,13 +56,15 @@ class Pipeline:
         """
         fetch = _forgiving(self.transport.fetch) if request.answer is Answer.NOTHING else self.transport.fetch
         answer = await self._repeat(request, fetch)
-        with self.drift.collecting():
-            try:
-                return request.structure(_value(request, answer))
-            except ResponseFormatError as error:
-                error.method, error.path = request.method, request.path
-                self.transport.clean(error)
-                raise
+        token = self.drift.collect()
+        try:
+            return request.structure(_value(request, answer))
+        except ResponseFormatError as error:
+            error.method, error.path = request.method, request.path
+            self.transport.clean(error)
+            raise
+        finally:
+            self.drift.stop(token)
 
     async def open(self, request: Request[Any]) -> Stream:
         """Send a `request` for a stream and return it once its headers are here; the caller closes it.

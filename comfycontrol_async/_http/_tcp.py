@@ -67,24 +67,27 @@ def tcp_state(transport: Wire | None) -> TcpState | None:
     return TcpState(info[0] == _ESTABLISHED, acknowledged, int.from_bytes(held, sys.byteorder))
 
 
-def watch_arrival(transport: Wire, before: TcpState, headers: Callable[[], int]) -> Arrived:
+def watch_arrival(transport: Wire, before: TcpState | None, headers: Callable[[], int]) -> Arrived:
     """Return a function that says whether a request has arrived.
 
     Args:
         transport: that of its connection, straight to the server: behind a proxy it is the proxy's word.
-        before: its state just before the request was written.
-        headers: how many bytes its headers have; asked late, for most requests are answered before.
+        before: its state just before an upload was written, whose headers arrive long before its end; None for a
+            request that is written at once: then all of it must be acknowledged, and nothing is asked until then.
+        headers: how many bytes the headers of an upload have; asked late, for most requests are answered before.
 
     Returns:
         A function that returns True when the headers are acknowledged, False when they are not yet, None when the
         connection cannot be asked any more.
     """
-    start = before.acknowledged + before.held + transport.get_write_buffer_size()
+    start = 0 if before is None else before.acknowledged + before.held + transport.get_write_buffer_size()
 
     def arrived() -> bool | None:
         now = tcp_state(transport)
         if now is None:
             return None
+        if before is None:
+            return now.held == 0 and transport.get_write_buffer_size() == 0
         slack = 0 if transport.get_extra_info("ssl_object") is None else _RECORD
         return has_arrived(now.acknowledged, now.held, end=start + headers(), slack=slack)
 

@@ -4,10 +4,10 @@ It follows no redirect and sends the token to the API's origin only.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import aiohttp
 from multidict import CIMultiDict
@@ -27,6 +27,8 @@ from comfycontrol_async._http._sessions import Sessions
 from comfycontrol_async._http._stream import Stream
 from comfycontrol_async.errors import ConfigurationError, ResponseFormatError
 from comfycontrol_async.limits import Permit
+
+B = TypeVar("B", bytes, bytes | bytearray)
 
 
 class Transport:
@@ -92,7 +94,8 @@ class Transport:
         self, request: Request[Any], permit: Permit, timeouts: Timeouts, data: bytes | aiohttp.FormData | None
     ) -> aiohttp.ClientResponse | Failure:
         """Send the request, wait for the response headers and settle the permit."""
-        attempt = Attempt(permit, timeouts.read, self._clock)
+        has_total = timeouts.total is not None and request.form is None and not request.stream
+        attempt = Attempt(permit, timeouts.read, has_total, self._clock)
         answer: aiohttp.ClientResponse | None = None
         try:
             session = self.sessions.api()
@@ -103,7 +106,7 @@ class Transport:
                 headers=self._headers_of(request),
                 allow_redirects=False,
                 raise_for_status=False,  # a given session may say otherwise
-                timeout=self._timeout(timeouts, total=request.form is None and not request.stream),
+                timeout=self._timeout(timeouts, total=has_total),
                 proxy=self.sessions.proxy,
                 # Middlewares given per request replace those of the session, which aiohttp has no public way to read.
                 middlewares=(*getattr(session, "_middlewares", ()), attempt),
@@ -162,9 +165,8 @@ class Transport:
         silent = request.answer is Answer.NOTHING
         body: bytes | bytearray = b""
         try:
-            async with asyncio.timeout(total):
-                reading = read_beginning(answer, MOST_PAGE) if silent else read_body(answer, MOST_JSON, self._clock)
-                body = await reading
+            reading = read_beginning(answer, MOST_PAGE) if silent else read_body(answer, MOST_JSON, self._clock)
+            body = await _within(total, reading)
         except TooLargeError:
             text = f"the body is larger than {MOST_JSON // 1024**2} MB"
             raise ResponseFormatError(text, method=request.method, path=request.path) from None
@@ -181,8 +183,7 @@ class Transport:
         """Read the answer that is no success, and return what it means."""
         body = b""
         try:
-            async with asyncio.timeout(total):
-                body = await read_beginning(answer, MOST_PAGE)
+            body = await _within(total, read_beginning(answer, MOST_PAGE))
         except TRANSPORT_FAULTS:
             pass  # the status says it all
         finally:
@@ -190,6 +191,13 @@ class Transport:
         response = Response(answer.status, answer.headers, body)
         error = error_of(response, request.method, request.path, self._clock.utcnow(), self._clean)
         return Failure(fate_of(answer.status), error)
+
+
+async def _within(total: float | None, reading: Awaitable[B]) -> B:
+    if total is None:  # aiohttp bounds it, or the user wants no bound
+        return await reading
+    async with asyncio.timeout(total):
+        return await reading
 
 
 @asynccontextmanager

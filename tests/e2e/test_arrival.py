@@ -63,6 +63,20 @@ async def test_kept_alive() -> None:
             await eventually(lambda: arrived() is True)  # noqa: B023 # called before the next round
 
 
+async def test_without_a_state_before() -> None:
+    """A request that is written at once has arrived when nothing of the connection is outstanding."""
+    async with connection() as (writer, other):
+        arrived = watch_arrival(writer.transport, None, lambda: 0)
+        writer.write(b"x" * HEADERS)
+        await eventually(lambda: arrived() is True)
+        writer.write(b"u" * 20_000_000)
+        await asyncio.sleep(0.05)
+        assert arrived() is False
+        other.close()
+        writer.transport.abort()
+        await eventually(lambda: arrived() is None)
+
+
 async def test_closed_by_the_other_side() -> None:
     """A connection that the other side has closed is known to be no use, before anything is written."""
     async with connection() as (writer, other):
