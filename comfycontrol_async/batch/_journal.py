@@ -7,7 +7,7 @@ Every step is durable before it is acted on: planned -> submitting -> submitted 
 import asyncio
 import os
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -85,6 +85,8 @@ class BatchJournal:
     """A journal that a batch writes; `await BatchJournal.open(...)` makes one, `await journal.close()` lets it go."""
 
     def __init__(self, path: Path) -> None:
+        from concurrent.futures import ThreadPoolExecutor  # slow to import, for those who keep a journal
+
         self.path = path
         self._thread = ThreadPoolExecutor(1, "comfycontrol journal")
         self._file: JournalFile | None = None

@@ -1,6 +1,5 @@
 """GraphIssue, and how issues are written: short values, hints, places."""
 
-import difflib
 import reprlib
 from collections.abc import Iterable, Sequence
 from typing import Literal
@@ -46,6 +45,8 @@ def shown(value: object) -> str:
 
 def hint(name: str, names: Iterable[str]) -> str:
     """Return the end of a text that says a name is unknown: the nearest names, or else those there are."""
+    import difflib  # only for an error's text
+
     known = list(dict.fromkeys(names))
     near = difflib.get_close_matches(name[:100], known[:_MANY_NAMES], n=3, cutoff=0.5)
     if near:

@@ -12,7 +12,6 @@ import asyncio
 import errno
 import os
 import re
-import secrets
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -124,7 +123,7 @@ class PartFile:
 
 def _part_path(target: Path) -> Path:
     # Not derived from the target's name, which may already have the maximum length.
-    return target.with_name(f".{secrets.token_hex(8)}.part")
+    return target.with_name(f".{os.urandom(8).hex()}.part")
 
 
 def sweep(directory: Path) -> None:

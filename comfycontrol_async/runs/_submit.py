@@ -13,7 +13,7 @@ a workflow is compared by its tags and parameters before it is adopted.
 
 import json
 import logging
-import secrets
+import os
 from collections.abc import Callable, Collection
 from contextlib import aclosing
 from datetime import datetime, timedelta
@@ -351,5 +351,5 @@ def _classes(nodes: dict[str, Any]) -> dict[str, Any]:
 
 def unique_name(base: str) -> str:
     """Return a name that no other workflow has: the base, cut to fit, and 32 random bits."""
-    suffix = f"-{secrets.token_hex(4)}"
+    suffix = f"-{os.urandom(4).hex()}"
     return base[: NAME_LIMIT - len(suffix)] + suffix
