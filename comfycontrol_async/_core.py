@@ -22,9 +22,10 @@ from comfycontrol_async.runs._background import Background
 from comfycontrol_async.runs._download import Downloader
 from comfycontrol_async.runs._keys import KeyIndex
 from comfycontrol_async.runs._ledger import Ledger
+from comfycontrol_async.runs._route import Route
 from comfycontrol_async.runs._run import RunTools
 from comfycontrol_async.runs._submit import Submitter
-from comfycontrol_async.runs._watch import Route, Watcher
+from comfycontrol_async.runs._watch import Watcher
 
 
 class Unset:

@@ -8,9 +8,9 @@ every page of the listing that the client reads goes into, and they share their 
     later looks                 one each 2 s at most, for all that asked before it began; read down to 60 s below the
                                 newest workflow that the look before knew, so that nothing is missed in between
 
-Two callers at once may both create. So each create is confirmed by the next look: the oldest by (created_at, id) is the
-one that counts; a younger one is cancelled if it still waits. What remains possible is that two run: if the listing
-shows the older one later than the younger one's caller has looked. That is logged.
+Two callers at once may both create. So each create is confirmed by the next look that shows it: the oldest by
+(created_at, id) is the one that counts; a younger one is cancelled if it still waits. What remains possible is that two
+run: if the younger has begun by then. That is logged.
 """
 
 import asyncio
@@ -42,6 +42,8 @@ _PAUSE = 2.0
 _OVERLAP = timedelta(seconds=60)
 # Seconds that a confirming look waits for creates that are still on their way, so that one look confirms them all.
 _LONGEST_GATHERING = 15.0
+# Seconds after which a confirming look gives up to wait for a listing that lags.
+_LONGEST_LAG = 30.0
 # The server's times are whole seconds; how far its clocks may differ from each other.
 _SECOND = timedelta(seconds=1)
 _SLACK = timedelta(seconds=10)
@@ -52,11 +54,12 @@ _BEGINNING = datetime.min.replace(tzinfo=UTC)
 
 @attrs.frozen
 class _Seen:
-    """A marked workflow as a listing showed it last, and when, by the monotonic clock."""
+    """A marked workflow as it was shown last: when, by the monotonic clock, and in which look, by its number."""
 
     summary: WorkflowSummary
     marks: Marks
     at: float
+    look: int
 
 
 @attrs.frozen(eq=False)
@@ -86,6 +89,7 @@ class KeyIndex:
         self._askers: list[_Asker] = []
         self._looking: asyncio.Task[None] | None = None
         self._looked_at = float("-inf")
+        self._looks = 0
         # The listing is known without a gap from `_from` to `_newest`.
         self._from: datetime | None = None
         self._newest: datetime | None = None
@@ -114,6 +118,21 @@ class KeyIndex:
     def _counts(self, summary: WorkflowSummary) -> bool:
         made = self._ledger.get(summary.id)
         return summary.status != WorkflowStatus.CANCELLED and not (made is not None and made.rerun)
+
+    async def confirm(self, made: WorkflowSummary) -> None:
+        """Look until the listing shows a workflow that was made here: then it shows all that were made before, too.
+
+        Raises:
+            TransportError, APIError, ...: a look failed.
+        """
+        until = self.clock.monotonic() + _LONGEST_LAG
+        look = self._looks
+        while self.clock.monotonic() < until:
+            await self.look(None)
+            seen = self._seen.get(made.id)
+            if seen is None or seen.look > look:
+                return
+        log.warning("the listing has not shown %s for %.0f s: another of its key may run", made.id, _LONGEST_LAG)
 
     def last(self, summary: WorkflowSummary) -> WorkflowSummary:
         """Return what a listing showed last of a workflow."""
@@ -174,6 +193,7 @@ class KeyIndex:
                 await self.clock.sleep(pause)
                 continue
             asking, self._askers, self._looked_at = self._askers, [], now
+            self._looks += 1
             try:
                 await self._read_back([asker.max_age for asker in asking if asker.max_age is not None])
             except Exception as error:  # whatever it is, it is theirs who wait for this look
@@ -221,7 +241,7 @@ class KeyIndex:
             marks = read_marks(summary.name)
             if marks is None:
                 continue
-            self._seen[summary.id] = _Seen(summary, marks, now)
+            self._seen[summary.id] = _Seen(summary, marks, now, self._looks)
             self._seen.move_to_end(summary.id)
             self._by_key.setdefault(marks.key, set()).add(summary.id)
         while len(self._seen) > _MOST:
@@ -289,7 +309,7 @@ async def _confirm(
     """See whether another caller made one with this key at the same time, and let the oldest count."""
     assert draft.marks is not None  # as above
     try:
-        await index.look(None)
+        await index.confirm(made)
     except ComfyControlError as error:
         log.warning("it could not be confirmed that %s is the only workflow of its key: %s", made.id, error)
         return made

@@ -50,8 +50,9 @@ log = logging.getLogger("comfycontrol_async")
 # Seconds after an outcome that is not known at which the newest workflows are listed. The last is the longest time
 # that a listing is believed to lag behind; it does not depend on the retry policy, whose subject is requests.
 LOOKS_AT = (1.0, 3.0, 7.0, 15.0, 30.0)
-# The server's times are whole seconds, its Date header too, and the answer that brought it was on its way.
-_CLOCK_SLACK = timedelta(seconds=3)
+# How much earlier than its send a workflow may seem to be made: the server's times are whole seconds, its Date header
+# too, the answer that brought it was on its way, and the Date may come from another machine than the times.
+_CLOCK_SLACK = timedelta(seconds=8)
 # How much earlier a workflow with our key may seem to be created: older ones were known before.
 _KEY_SLACK = timedelta(seconds=10)
 # Assumed clock skew when no answer ever had a Date header.

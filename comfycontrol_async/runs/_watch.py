@@ -14,8 +14,6 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable
 
-import attrs
-
 from comfycontrol_async._clock import SYSTEM_CLOCK, Clock
 from comfycontrol_async._http._config import WatchPolicy
 from comfycontrol_async._http._hooks import Hooks
@@ -33,9 +31,8 @@ from comfycontrol_async.errors import (
 from comfycontrol_async.events import WorkflowChanged
 from comfycontrol_async.limits import Limiter, Priority, RateLimitSnapshot
 from comfycontrol_async.models import Page, WorkflowSummary, WorkflowUpdate
-from comfycontrol_async.resources import WorkflowsResource
-from comfycontrol_async.resources._calls import Open, Send
 from comfycontrol_async.runs._ledger import Ledger
+from comfycontrol_async.runs._route import Route
 from comfycontrol_async.runs._state import State, merge, merge_event
 from comfycontrol_async.runs._streams import MOST_FAILED, Streams
 from comfycontrol_async.runs._turns import JoinTurns
@@ -57,15 +54,6 @@ _SCARCE = 0.25
 
 # An odd answer to a poll says nothing of a workflow: of these only 401 is final, see `_read_pages` and `_ask`.
 _FAULTS = (TransportError, APIError, ResponseFormatError, RateLimitWaitError)
-
-
-@attrs.frozen
-class Route:
-    """A way to the service, in one lane: requests, the resource made of them, and how streams are opened."""
-
-    send: Send
-    workflows: WorkflowsResource
-    open: Open
 
 
 class Watcher:
@@ -289,6 +277,10 @@ class Watcher:
         except AuthenticationError:
             raise
         except (NotFoundError, BadRequestError) as error:
+            # One that was made here a moment ago may still be missing, as it may in the listing.
+            if watched.born and self._is_young(watched):
+                self._note_failure(error, [watched])
+                return False
             watched.fail(error)
         except _FAULTS as error:
             self._note_failure(error, [watched])
@@ -354,7 +346,7 @@ class Watcher:
 
     def _miss(self, watched: Watched, page: Page[WorkflowSummary]) -> None:
         """Look for it on the next page next time, or on the one before when this page is older than it."""
-        if page.number == 1 and self._clock.monotonic() - watched.created < _LISTED_LATE * self.policy.min_interval:
+        if page.number == 1 and self._is_young(watched):
             return
         watched.misses += 1
         if len(page.items) + len(page.invalid_items) < PER_PAGE:
@@ -364,6 +356,9 @@ class Watcher:
         created_at = watched.state.created_at
         newer = created_at is not None and page.items[0].created_at < created_at
         watched.offset += -PER_PAGE if newer and page.number > 1 else PER_PAGE
+
+    def _is_young(self, watched: Watched) -> bool:
+        return self._clock.monotonic() - watched.created < _LISTED_LATE * self.policy.min_interval
 
     def _observe(self, watched: Watched, state: State) -> None:
         """Take a state that was seen just now."""
@@ -379,8 +374,9 @@ class Watcher:
     def _emit(self, state: State, before: State | None) -> None:
         if self._hooks.wants(WorkflowChanged):
             workflow, previous = state.workflow, None if before is None else before.status.value
-            event = WorkflowChanged(id=workflow.id, name=workflow.name, status=workflow.status.value, previous=previous)
-            self._hooks.emit(event)
+            self._hooks.emit(
+                WorkflowChanged(id=workflow.id, name=workflow.name, status=workflow.status.value, previous=previous)
+            )
 
     def _learn(self, watched: Watched, state: State, now: float) -> None:
         """Learn from an ending how long workflows take: what the server says, within what was seen from here."""

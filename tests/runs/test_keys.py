@@ -339,11 +339,19 @@ class TestRaces:
         assert loser.id == winner.id
         assert [world.service.status(it) for it in world.service.records.values()] == ["queued", "cancelled"]
 
-    async def test_listed_late(self, world: World) -> None:
-        """Two at once are told apart although the listing shows new ones 1.5 s late."""
-        world.service.hidden, world.service.queued = 1.5, 60.0
+    @pytest.mark.parametrize("lag", [1.5, 8.0, 25.0])
+    async def test_listed_late(self, world: World, lag: float) -> None:
+        """Two at once are told apart although the listing shows new ones late: it is looked at until it shows them."""
+        world.service.hidden, world.service.queued, world.service.duration = lag, 60.0, 100.0
         found = await world.finish(_all(world.process().submit("k") for _ in range(2)))
         assert len({summary.id for summary in found}) == 1
+
+    async def test_never_listed(self, world: World, caplog: pytest.LogCaptureFixture) -> None:
+        """A listing that does not show it for 30 s is not waited for longer."""
+        world.service.hidden = 1000.0
+        await world.finish(world.process().submit("k"))
+        assert "the listing has not shown" in caplog.text
+        assert world.made == 1
 
 
 class TestFaults:

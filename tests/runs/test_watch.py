@@ -24,8 +24,9 @@ from comfycontrol_async.limits import Limiter, Priority
 from comfycontrol_async.models import WorkflowStatus, WorkflowSummary, WorkflowUpdate
 from comfycontrol_async.resources import WorkflowsResource
 from comfycontrol_async.runs._ledger import Ledger
+from comfycontrol_async.runs._route import Route
 from comfycontrol_async.runs._state import State, merge
-from comfycontrol_async.runs._watch import Route, Watcher
+from comfycontrol_async.runs._watch import Watcher
 from comfycontrol_async.testing import FakeClock
 from support.fake_service import FakeLimiter, FakeService, Record, event
 
@@ -492,6 +493,20 @@ class TestErrors:
         assert {key: type(error) for key, error in world.errors.items()} == {ids[3]: NotFoundError}
         await world.clock.advance(20.0)
         assert len(world.late) == 11
+
+    async def test_missing_at_first(self) -> None:
+        """A 404 for a workflow that was made here some seconds ago is a failed poll: it may be shown late."""
+        world = World(max_streams=0)
+        id = world.submit(60.0)
+
+        def fault(line: str) -> None:
+            if id in line and world.clock.monotonic() < 1008.0:
+                raise NotFoundError(404, "requested entity not found")
+
+        world.service.fault = fault
+        await world.clock.advance(66.0)
+        assert world.errors == {}
+        assert id in world.late
 
     @pytest.mark.parametrize("many", [pytest.param(1, id="by-id"), pytest.param(12, id="by-page")])
     async def test_outage(self, many: int) -> None:

@@ -1,0 +1,15 @@
+"""Route: a way to the workflow endpoints, in one lane of the limiter."""
+
+import attrs
+
+from comfycontrol_async.resources import WorkflowsResource
+from comfycontrol_async.resources._calls import Open, Send
+
+
+@attrs.frozen
+class Route:
+    """A way to the service, in one lane: requests, the resource made of them, and how streams are opened."""
+
+    send: Send
+    workflows: WorkflowsResource
+    open: Open
