@@ -13,7 +13,7 @@ import aiohttp
 from comfycontrol_async._clock import Clock, Timer
 from comfycontrol_async._http._faults import Resent
 from comfycontrol_async._http._retry import Fate
-from comfycontrol_async._http._tcp import headers_size, tcp_state, watch_arrival
+from comfycontrol_async._http._tcp import headers_size, is_direct, tcp_state, watch_arrival, watch_progress
 from comfycontrol_async.limits import Permit
 
 # Connections out of the pool that turn out unusable before anything is written: each is dropped for another.
@@ -98,10 +98,12 @@ class Attempt:
         if state is not None and not state.is_open:
             raise _Stale
         self.sent = True
-        if request.proxy is not None:
-            self.permit.sent()
-        else:
+        if request.proxy is None and is_direct(transport):
             self.permit.sent(watch_arrival(transport, state if request.uploads else None, request.size_of_headers))
+        elif request.uploads:
+            self.permit.sent(watch_progress(lambda: _moved(connection)))
+        else:
+            self.permit.sent()
         if self._silence is not None and not (self._has_total and not request.uploads):
             self._watch(request, connection, self._silence)
 

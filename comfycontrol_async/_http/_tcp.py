@@ -13,6 +13,7 @@ import socket
 import struct
 import sys
 from collections.abc import Callable, Mapping
+from ipaddress import ip_address
 from typing import Any, NamedTuple, Protocol
 
 if sys.platform == "linux":
@@ -90,6 +91,44 @@ def watch_arrival(transport: Wire, before: TcpState | None, headers: Callable[[]
             return now.held == 0 and transport.get_write_buffer_size() == 0
         slack = 0 if transport.get_extra_info("ssl_object") is None else _RECORD
         return has_arrived(now.acknowledged, now.held, end=start + headers(), slack=slack)
+
+    return arrived
+
+
+def is_direct(transport: Wire) -> bool:
+    """Tell whether what acknowledges a connection's bytes may be the server itself.
+
+    On a loopback address it is this machine: a tunnel, a sidecar or a relay that acknowledges at once, and may deliver
+    much later.
+    """
+    peer = transport.get_extra_info("peername")
+    try:
+        return not ip_address(str(peer[0]).partition("%")[0]).is_loopback
+    except (TypeError, IndexError, ValueError):  # a socket of the file system, or none any more
+        return False
+
+
+def watch_progress(moved: Callable[[], int]) -> Arrived:
+    """Return a function that says whether an upload moves on, for connections whose TCP says nothing of the server.
+
+    It is asked when the request was written seconds ago: what the buffers on the way take at once, they have taken.
+    Bytes that still leave after that are bytes that are read at the other end, and the headers stood before them.
+
+    Args:
+        moved: a number that changes as long as bytes leave.
+
+    Returns:
+        A function that returns False when it is asked first, then True when bytes have left since, None when not.
+    """
+    before: int | None = None
+
+    def arrived() -> bool | None:
+        nonlocal before
+        now = moved()
+        if before is None:
+            before = now
+            return False
+        return True if now != before else None
 
     return arrived
 

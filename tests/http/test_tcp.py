@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from comfycontrol_async._http._tcp import has_arrived, headers_size, tcp_state
+from comfycontrol_async._http._tcp import has_arrived, headers_size, is_direct, tcp_state, watch_progress
 
 RECORD = 16_645
 
@@ -53,3 +53,47 @@ class _Hidden:
 def test_cannot_be_asked(transport: _Hidden | None) -> None:
     """Where TCP cannot be asked nothing is said, rather than guessed."""
     assert tcp_state(transport) is None
+
+
+class Peer:
+    """A transport of which only the other end's address is known."""
+
+    def __init__(self, peername: object) -> None:
+        self.peername = peername
+
+    def get_extra_info(self, name: str, default: object = None) -> object:
+        return self.peername if name == "peername" else default
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+
+@pytest.mark.parametrize(
+    ("peername", "direct"),
+    [
+        (("203.0.113.5", 443), True),
+        (("10.0.0.5", 80), True),
+        (("2001:db8::5", 443, 0, 0), True),
+        (("fe80::1%eth0", 443, 0, 2), True),
+        (("127.0.0.1", 8080), False),
+        (("127.8.9.10", 8080), False),
+        (("::1", 8080, 0, 0), False),
+        ("/run/relay.sock", False),
+        (None, False),
+    ],
+    ids=str,
+)
+def test_direct(peername: object, direct: bool) -> None:
+    """What acknowledges on this machine is not the server."""
+    assert is_direct(Peer(peername)) is direct
+
+
+def test_progress() -> None:
+    """What still moves when it is asked a second time is read at the other end; what does not, says nothing."""
+    moved = iter([5, 9, 9])
+    arrived = watch_progress(lambda: next(moved))
+    assert arrived() is False
+    assert arrived() is True
+    still = watch_progress(lambda: 5)
+    assert still() is False
+    assert still() is None
