@@ -14,6 +14,7 @@ from comfycontrol_async import ComfyControl, DownloadError, InvalidArgumentError
 from comfycontrol_async.models import Output
 from comfycontrol_async.runs._part_file import PartFile
 from comfycontrol_async.testing import LocalServer, read_png_text
+from comfycontrol_async.testing.server._signing import UrlSigner
 from support.graphs import GRAPH, several
 from support.services import Received, connected, names_in, recording
 
@@ -91,6 +92,36 @@ class TestFiles:
             counting.cancel()
             assert sum(len(result.paths) for result in results) == 96
             assert 1 <= most <= 32
+
+
+class TestUrls:
+    """Outputs whose URL cannot be called."""
+
+    @pytest.mark.parametrize(
+        "url",
+        ["", "//storage/x.png", "file:///etc/passwd", "http://[::1/x.png", "http://127.0.0.1:abc/x", "http:///x.png"],
+    )
+    async def test_one_of_five(
+        self, comfy: ComfyControl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str
+    ) -> None:
+        """One row fails with an error of ours, and the files of the other four are there."""
+        sign = UrlSigner.sign
+        bad: list[str] = []
+
+        def sign_all_but_one(signer: UrlSigner, path: str) -> str:
+            workflow = path.split("/")[2]
+            bad.extend([workflow] * (not bad))
+            return url if workflow in bad else sign(signer, path)
+
+        monkeypatch.setattr(UrlSigner, "sign", sign_all_but_one)
+        results = await run(comfy, tmp_path, colors(5))
+        failed = [result for result in results if result.error is not None]
+        assert [type(result.error) for result in failed] == [DownloadError]
+        assert [result.run.id for result in failed if result.run] == bad
+        assert sorted(names_in(tmp_path)) == sorted(
+            f"{result.key}-001.png" for result in results if result.error is None
+        )
+        assert len(names_in(tmp_path)) == 4
 
 
 class TestDisks:
