@@ -377,6 +377,36 @@ async def test_dead_worker(fake: FakeComfyUI, hasty: None) -> None:
 
 
 @only_fake
+async def test_stalls(api: Api, fake: FakeComfyUI, hasty: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A ComfyUI that takes connections and answers nothing may be busy: it gets more time, and not for ever."""
+    monkeypatch.setattr("comfycontrol_async.testing.server._comfyui._ANSWERING", 0.1)
+    monkeypatch.setattr(_runner, "_PATIENCE", 1000.0)
+    await api.call("POST", "/v1/runner", json={"name": "same", "endpoint": f"{fake.url}/"})
+    id = await api.create(slow(4))
+    await becomes(api, id, "running")
+    fake.stall()
+    began = api.server.now
+    await eventually(lambda: api.server.now - began > 1.0)  # twice as long as it may be down
+    assert api.server.workflows[id].status == "running"
+    monkeypatch.setattr(_runner, "_PATIENCE", 1.0)
+    full = await ended(api, id)
+    assert (full["status"], full["exception_type"]) == ("failed", "RunnerUnreachable")
+
+
+@only_fake
+async def test_in_a_thread(fake: FakeComfyUI) -> None:
+    """In a thread of its own the server stands in front of a ComfyUI as well."""
+    server = LocalServer(comfyui=fake.url, limit=None)
+    await asyncio.to_thread(server.__enter__)
+    try:
+        async with aiohttp.ClientSession() as session:
+            api = Api(server, session)
+            assert (await ended(api, await api.create(fresh())))["status"] == "completed"
+    finally:
+        await asyncio.to_thread(server.__exit__, None, None, None)
+
+
+@only_fake
 async def test_odd_history(api: Api, fake: FakeComfyUI, hasty: None) -> None:
     """A history that cannot be read ends the workflow all the same."""
     id = await api.create(slow())

@@ -49,7 +49,8 @@ def run(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, *options: st
     """Run pytest on the files made, with no other plugins than those named."""
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
     plugin = ("-p", "comfycontrol_async.testing.pytest_plugin")
-    return pytester.runpytest_subprocess(*options, *plugin, "--strict-markers", "-W", "error", "-p", "no:cacheprovider")
+    strict = ("--strict-markers", "-W", "error", "-p", "no:cacheprovider")
+    return pytester.runpytest_subprocess(*plugin, *strict, *options)
 
 
 @pytest.mark.parametrize("mode", ["auto", "strict"])
@@ -83,6 +84,37 @@ def test_anyio(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> No
             assert (await comfycontrol.user.get()).id == comfycontrol_server.user["id"]
     """)
     run(pytester, monkeypatch, "-p", "anyio.pytest_plugin").assert_outcomes(passed=1)
+
+
+def test_aiohttp(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The client works in tests that the plugin of aiohttp runs, on which pytest-aiohttp is built."""
+    pytester.makepyfile("""
+        async def test_client(comfycontrol, comfycontrol_server):
+            assert (await comfycontrol.user.get()).id == comfycontrol_server.user["id"]
+    """)
+    own = ("-p", "aiohttp.pytest_plugin", "-W", "ignore:aiohttp.pytest_plugin will be removed")
+    run(pytester, monkeypatch, *own).assert_outcomes(passed=1)
+
+
+def test_fastapi(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    """FastAPI's synchronous TestClient calls an app that uses the client."""
+    pytest.importorskip("fastapi")
+    pytest.importorskip("httpx")
+    pytester.makepyfile("""
+        from fastapi import FastAPI
+        from fastapi.testclient import TestClient
+
+        def test_app(comfycontrol, comfycontrol_server):
+            app = FastAPI()
+
+            @app.get("/name")
+            async def name():
+                return (await comfycontrol.user.get()).name
+
+            with TestClient(app) as client:
+                assert client.get("/name").json() == comfycontrol_server.user["name"]
+    """)
+    run(pytester, monkeypatch, "-W", "ignore:Using `httpx` with").assert_outcomes(passed=1)
 
 
 def test_synchronous_test(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:

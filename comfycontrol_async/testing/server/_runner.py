@@ -24,8 +24,8 @@ from comfycontrol_async.testing.server._workflows import WorkflowRecord
 # Real seconds
 _POLL = 0.5
 _LOST = 2.5  # neither queued nor in the history, while it answers
-_GONE = 10.0  # without an answer, before what was given to it counts as failed
-_PATIENCE = 60.0  # for what was not given to it yet: it may be starting
+_GONE = 10.0  # when nothing listens there, before what was given to it counts as failed
+_PATIENCE = 60.0  # when it listens and does not answer: it may be busy; for what was not given to it yet: be starting
 _RECONNECT = 0.5
 
 _ENDS = ("execution_success", "execution_error", "execution_interrupted")
@@ -272,7 +272,7 @@ class ComfyUIRunner:
         """Give up what ComfyUI was given when it has not answered for long."""
         self.reachable = False
         silent = SYSTEM_CLOCK.monotonic() - self._answered
-        if silent < _GONE:
+        if silent < (_PATIENCE if error.sent else _GONE):
             return
         for job in [job for job in self._jobs.values() if job.given]:
             self._fail(job, "RunnerUnreachable", f"{error}; it was silent for {silent:.0f} s")
