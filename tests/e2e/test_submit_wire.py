@@ -75,8 +75,8 @@ class TestAnswers:
         assert sent(server, *LIST) == []
 
     async def test_listed_late(self) -> None:
-        """A workflow that the list shows 8 s after its creation is found all the same."""
-        async with connected(list_lag=8.0) as (server, comfy):
+        """A workflow that the list shows 20 s after its creation is found all the same."""
+        async with connected(list_lag=20.0) as (server, comfy):
             server.drop_next(*CREATE, after=True)
             run = await comfy.submit(GRAPH)
             assert list(server.workflows) == [run.id]

@@ -204,7 +204,7 @@ class TestTimeouts:
     async def test_read_is_tried_again(self, server: LocalServer) -> None:
         """A lost GET is sent again."""
         server.delay_next("GET", "/v1/user", 10_000.0, times=2)
-        async with client_of(server, timeouts=Timeouts(read=0.1)) as comfy:
+        async with client_of(server, timeouts=Timeouts(read=0.5)) as comfy:
             assert (await comfy.user.get()).name == "Local User"
         assert len(server.requests) == 3
 
