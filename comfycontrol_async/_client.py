@@ -253,7 +253,7 @@ class ComfyControl(MapVerb):
             TransportError, APIError, RateLimitWaitError: it was not created.
         """
         check_seconds("key_max_age", key_max_age, InvalidArgumentError)
-        draft = await prepare_submit(graph, name, params, tags, key)
+        draft = await asyncio.to_thread(prepare_submit, graph, name, params, tags, key)
         if draft.marks is None:
             summary = await self._submitter.submit(draft.form, draft.name, unique=draft.unique)
         else:

@@ -1,6 +1,5 @@
 """Draft: what a submit is about to send, with everything checked that costs no request."""
 
-import asyncio
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -33,26 +32,20 @@ class Draft:
     marks: Marks | None = None
 
 
-async def prepare_submit(
-    graph: GraphSource,
+def prepare_submit(
+    source: GraphSource,
     name: str | None,
     params: Mapping[str, Any] | None,
     tags: Iterable[str],
     key: str | None = None,
 ) -> Draft:
-    """Check everything that costs no request, and return what is to be sent.
+    """Check everything that costs no request, and return what is to be sent; blocking, for it reads files.
 
     Raises:
         GraphError, InvalidArgumentError: it cannot be sent.
     """
     if key is not None:
         check_key(key)
-    return await asyncio.to_thread(_prepare, graph, name, params, tags, key)
-
-
-def _prepare(
-    source: GraphSource, name: str | None, params: Mapping[str, Any] | None, tags: Iterable[str], key: str | None
-) -> Draft:
     graph = Graph.coerce(source)
     bound = graph.bind(params)
     marks = None

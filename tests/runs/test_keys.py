@@ -63,7 +63,7 @@ class Process:
 
     async def submit(self, key: str, prompt: str = "a cat", *, max_age: float = 3600.0) -> WorkflowSummary:
         """Submit with a key."""
-        draft = await prepare_submit(GRAPH, None, {"prompt": prompt}, (), key)
+        draft = prepare_submit(GRAPH, None, {"prompt": prompt}, (), key)
         return await submit_once(self.index, self.submitter, draft, max_age)
 
 
@@ -130,13 +130,13 @@ class TestMarks:
 
     async def test_of_a_submit(self, tmp_path: Any) -> None:
         """A keyed submit has no random bits: the same again has the same name; another content another mark."""
-        names = [(await prepare_submit(GRAPH, None, {"prompt": p}, (), "k")).name for p in ("a", "a", "b")]
+        names = [prepare_submit(GRAPH, None, {"prompt": p}, (), "k").name for p in ("a", "a", "b")]
         assert names[0] == names[1]
         assert names[0].startswith("workflow~" + mark_of_key("k"))
         assert [read_marks(name) for name in names[:2]] != [read_marks(name) for name in names[1:]]
         graph = tmp_path / "cats.json"
         graph.write_text(GRAPH.to_json())
-        assert (await prepare_submit(str(graph), None, {"prompt": "a"}, ("gpu",), "k")).name == names[0].replace(
+        assert prepare_submit(str(graph), None, {"prompt": "a"}, ("gpu",), "k").name == names[0].replace(
             "workflow", "cats"
         )
 
@@ -152,7 +152,7 @@ class TestMarks:
     async def test_bad_key(self, key: Any, message: str) -> None:
         """What can be no key is refused."""
         with pytest.raises(InvalidArgumentError, match=message):
-            await prepare_submit(GRAPH, None, {"prompt": "a"}, (), key)
+            prepare_submit(GRAPH, None, {"prompt": "a"}, (), key)
 
     async def test_stream(self) -> None:
         """A stream that can be read only once is refused: the same submit again would send something else."""
@@ -166,7 +166,7 @@ class TestMarks:
 
         graph = Graph({"1": {"class_type": "SaveImage", "inputs": {"images": "$file(image)"}}})
         with pytest.raises(InvalidArgumentError, match="only once"):
-            await prepare_submit(graph, None, {"image": File(Pipe())}, (), "k")  # type: ignore[arg-type] # as little
+            prepare_submit(graph, None, {"image": File(Pipe())}, (), "k")  # type: ignore[arg-type] # as little
 
 
 class TestOnce:

@@ -385,11 +385,11 @@ class TestNames:
 
     async def test_of_a_submit(self) -> None:
         """A submit without a name gets a unique one, a name that is given stays as it is."""
-        draft = await prepare_submit(Graph(GRAPH), None, {"color": 1}, ())
+        draft = prepare_submit(Graph(GRAPH), None, {"color": 1}, ())
         assert draft.name.startswith("workflow-")
         assert dict(draft.form.fields)["name"] == draft.name
         assert draft.unique
-        draft = await prepare_submit(GRAPH, "cat", {"color": 1}, ("gpu",))
+        draft = prepare_submit(GRAPH, "cat", {"color": 1}, ("gpu",))
         assert draft.name == dict(draft.form.fields)["name"] == "cat"
         assert not draft.unique
 
