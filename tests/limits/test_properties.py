@@ -5,10 +5,12 @@ at any moment, are refunded, hang, and are refused and sent again; an outside cl
 """
 
 import asyncio
+import itertools
 import logging
 import random
 from collections import Counter
 from collections.abc import Iterator
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import attrs
@@ -17,12 +19,17 @@ import uvloop
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from comfycontrol_async.limits import LocalLimiter, Permit, Priority
+from comfycontrol_async.limits import LocalLimiter, Permit, Priority, Stage
+from comfycontrol_async.limits._scheduler import Scheduler
+from comfycontrol_async.limits.file import FileLimiter
 from comfycontrol_async.testing import FakeClock
 from comfycontrol_async.testing.server._edge import make_edge
 from support.limiters import most_in_any_period
 
 PERIOD = 10.0
+
+Line = tuple[Priority, Stage]
+LINES: list[Line] = list(itertools.product(Priority, Stage))
 
 # The shrunken world is what is worth reading, not the log of all worlds.
 pytestmark = pytest.mark.usefixtures("_quiet")
@@ -45,6 +52,7 @@ class Plan:
     back: float
     fate: str
     cancel_after: float | None
+    stage: Stage = Stage.OTHER
 
 
 @attrs.frozen
@@ -57,6 +65,9 @@ class World:
     pacing: Any
     outside: float | None
     plans: list[Plan]
+    # Whether the transport knows what has arrived.
+    word: bool = False
+    store: str = "local"
 
 
 seconds = st.one_of(st.just(0.0), st.floats(0.0, 1.0), st.floats(0.0, 6.0))
@@ -68,6 +79,7 @@ plans = st.builds(
     back=seconds,
     fate=st.sampled_from(["answered"] * 5 + ["refunded", "lost before", "lost after", "dropped", "hangs"]),
     cancel_after=st.one_of(st.none(), st.none(), st.just(0.0), st.floats(0.0, 15.0)),
+    stage=st.sampled_from([Stage.OTHER, Stage.OTHER, *Stage]),
 )
 worlds = st.builds(
     World,
@@ -77,33 +89,41 @@ worlds = st.builds(
     pacing=st.sampled_from(["auto", "burst", "smooth"]),
     outside=st.one_of(st.none(), st.floats(0.0, 40.0)),
     plans=st.lists(plans, min_size=10, max_size=40),
+    word=st.booleans(),
+    store=st.sampled_from(["local", "file"]),
 )
 
 
 class Run:
     """One simulated run."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, directory: str) -> None:
         self.world = world
         self.clock = FakeClock(early=0.001)
-        self.limiter = LocalLimiter(world.limit, PERIOD, clock=self.clock, pacing=world.pacing)
+        self.limiter: Scheduler
+        if world.store == "local":
+            self.limiter = LocalLimiter(world.limit, PERIOD, clock=self.clock, pacing=world.pacing)
+        else:
+            path = f"{directory}/slots"
+            self.limiter = FileLimiter(path, limit=world.limit, period=PERIOD, clock=self.clock, pacing=world.pacing)
         self.edge = make_edge(world.edge, world.limit, PERIOD, PERIOD, world.phase)
         self.arrivals: list[float] = []
         self.refusals: list[float] = []
         self.closed_until = 0.0
-        self.queued: dict[Priority, list[int]] = {priority: [] for priority in Priority}
-        self.went: dict[Priority, list[int]] = {priority: [] for priority in Priority}
+        self.queued: dict[Line, list[int]] = {line: [] for line in LINES}
+        self.went: dict[Line, list[int]] = {line: [] for line in LINES}
         self.done: Counter[str] = Counter()
 
     async def request(self, index: int, plan: Plan) -> None:
         """Send one request, again when it is refused."""
-        self.queued[plan.priority].append(index)
+        line = plan.priority, plan.stage
+        self.queued[line].append(index)
         try:
-            permit = await self.limiter.acquire(plan.priority)
+            permit = await self.limiter.acquire(plan.priority, stage=plan.stage)
         except asyncio.CancelledError:
-            self.queued[plan.priority].remove(index)
+            self.queued[line].remove(index)
             raise
-        self.went[plan.priority].append(index)
+        self.went[line].append(index)
         while await self.attempt(plan, permit):
             permit = await permit.requeue()
         self.done["ended"] += 1
@@ -118,11 +138,14 @@ class Run:
         if plan.fate == "dropped":
             self.arrive()
             return False
-        permit.sent()
+        arrived = False
+        permit.sent((lambda: arrived) if self.world.word else None)
         sent = True
         try:
-            # The guarantee rests on arrivals within the hold cap of 3 s, and those of lost requests within 1 s.
-            await self.clock.sleep(min(plan.there, 3.0))
+            # Without the transport's word the guarantee rests on arrivals within the hold cap of 3 s where no answer
+            # comes soon; and always on those of lost requests within 1 s.
+            await self.clock.sleep(plan.there if self.world.word or plan.fate == "answered" else min(plan.there, 3.0))
+            arrived = True
             if plan.fate == "lost before":
                 permit.lost()
                 sent = False
@@ -192,14 +215,21 @@ class Run:
         assert most_in_any_period(self.arrivals, PERIOD) <= self.world.limit
         if self.world.outside is None and self.world.edge in ("exact", "fixed"):
             assert self.refusals == []
-        for priority in Priority:
-            assert self.went[priority] == self.queued[priority], "not in order"
+        for line in LINES:
+            assert self.went[line] == self.queued[line], "not in order"
         assert self.clock.timers <= 1  # a hanging request that was cancelled in its sleep leaves none
         await self.clock.advance(30.0)
         shown = self.limiter.snapshot()
         assert shown.used == 0, "a slot was lost"
         assert shown.waiting == dict.fromkeys(Priority, 0)
+        await self.limiter.aclose()
         assert self.clock.timers == 0
+
+
+async def check(world: World) -> None:
+    """Run a world in a directory of its own."""
+    with TemporaryDirectory() as directory:
+        await Run(world, directory).check()
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -207,7 +237,7 @@ class Run:
 def test_random_worlds(world: World) -> None:
     """All promises hold in small worlds in which everything goes wrong."""
     with asyncio.Runner(debug=False) as runner:
-        runner.run(Run(world).check())
+        runner.run(check(world))
 
 
 @settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -215,7 +245,7 @@ def test_random_worlds(world: World) -> None:
 def test_random_worlds_on_uvloop(world: World) -> None:
     """The same on uvloop."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(Run(world).check())
+        runner.run(check(world))
 
 
 @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -231,4 +261,4 @@ def test_real_limit(seed: int, edge: str) -> None:
 
     world = World(40, edge, chance.uniform(0.0, PERIOD), "auto", None, [plan() for _ in range(200)])
     with asyncio.Runner(debug=False) as runner:
-        runner.run(Run(world).check())
+        runner.run(check(world))
