@@ -16,7 +16,7 @@ _LOG_EVERY = 0.1
 
 async def run_server(*, outcome: str, latency: float, **options: Any) -> int:
     """Serve until Ctrl-C, which is how it ends and no failure; every request is a line on stderr."""
-    from comfycontrol_async.testing import LocalServer
+    from comfycontrol_async.testing import ComfyUIError, LocalServer
 
     given = {name: value for name, value in options.items() if value is not None}
     try:
@@ -25,7 +25,7 @@ async def run_server(*, outcome: str, latency: float, **options: Any) -> int:
     except OSError as error:
         reason = error.strerror or error
         raise ConfigurationError(f"cannot listen on {options['host']} port {options['port']}: {reason}") from error
-    except ValueError as error:
+    except (ComfyUIError, ValueError) as error:
         raise ConfigurationError(str(error)) from error
     try:
         describe(server)

@@ -76,7 +76,7 @@ def form(parts: Mapping[str, Any]) -> aiohttp.FormData:
 
 @asynccontextmanager
 async def serving(**options: Any) -> AsyncIterator[Api]:
-    """Run a server, fast and with a large budget unless told otherwise."""
+    """Run a server, fast and with a large budget unless `options` say otherwise."""
     async with (
         LocalServer(**{"speed": 100.0, "limit": 10_000, **options}) as server,
         aiohttp.ClientSession() as session,

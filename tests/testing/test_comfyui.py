@@ -21,7 +21,7 @@ from support.fake_comfyui import FakeComfyUI
 from support.waiting import eventually
 
 REAL = os.environ.get("COMFYUI_URL")
-only_fake = pytest.mark.skipif(REAL is not None, reason="needs a ComfyUI that breaks when it is told to")
+only_fake = pytest.mark.skipif(REAL is not None, reason="needs a ComfyUI that breaks on demand")
 
 
 def graph(batch: int = 1, color: int = 255, **prefix: str) -> dict[str, Any]:
@@ -208,7 +208,7 @@ async def test_what_kills_its_worker(api: Api, fake: FakeComfyUI, made: Any) -> 
 
 
 async def test_failed(api: Api) -> None:
-    """A failure is told with its node, from the messages of the history; what other branches left is no output."""
+    """A failure has its node, from the messages of the history; what other branches left is no output."""
     made = {**fresh(), **{f"9{id}": node for id, node in BROKEN.items()}}
     made["92"] = {"class_type": "PreviewAny", "inputs": {"source": ["91", 0]}}
     id = await api.create(made)
@@ -304,7 +304,7 @@ async def test_without_the_websocket(api: Api, fake: FakeComfyUI, hasty: None) -
 
 @only_fake
 async def test_told_at_once(api: Api, fake: FakeComfyUI) -> None:
-    """A short run is told by its stream when it happens, not at the next tick; the start of it as well."""
+    """The stream shows a short run when it happens, not at the next tick; the start of it as well."""
     fake.seconds = 0.1
     await ended(api, await api.create(fresh()))  # the websocket is connected
     id = await api.create(fresh())
@@ -355,7 +355,7 @@ async def test_killed(api: Api, fake: FakeComfyUI, hasty: None) -> None:
 
 @only_fake
 async def test_down_for_good(api: Api, fake: FakeComfyUI, hasty: None) -> None:
-    """What cannot be given to it for long fails, with the reason; a cancel that cannot be told is a 500."""
+    """What cannot be given to it for long fails, with the reason; a cancel that cannot reach it is a 500."""
     id = await api.create(slow())
     await becomes(api, id, "running")
     await fake.kill()
@@ -525,7 +525,7 @@ def page(status: int = 200, text: str = "<html><title>Welcome</title>", **header
     ],
 )
 async def test_unusable(handler: Any, sentence: str) -> None:
-    """What stands there is told in one sentence when the server starts, and nothing is left behind."""
+    """One sentence says what stands there when the server starts, and nothing is left behind."""
     async with answering(handler) as url:
         await refused(url, sentence)
 
@@ -543,12 +543,12 @@ async def refused(url: str, sentence: str) -> None:
 
 
 async def test_absent(unused_tcp_port: int) -> None:
-    """An address where nothing is, or that no name has, is told as such."""
+    """An address where nothing is, or that no name has, is refused as such."""
     await refused(f"http://127.0.0.1:{unused_tcp_port}", "cannot be reached .*: check the address, and that it runs")
 
 
 async def test_https_only() -> None:
-    """A ComfyUI that takes TLS only closes the connection of a plain request; the other way round is told too."""
+    """A ComfyUI that takes TLS only closes the connection of a plain request; so is the other way round."""
 
     async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(1)
@@ -579,7 +579,7 @@ def test_no_address(url: Any) -> None:
 
 
 async def test_stalled(fake: FakeComfyUI, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A ComfyUI that never answers is told as such."""
+    """A ComfyUI that never answers is refused as such."""
     monkeypatch.setattr("comfycontrol_async.testing.server._comfyui._ANSWERING", 0.2)
     fake.stall()
     await refused(fake.url, "gave no answer within 0.2 s")

@@ -105,7 +105,7 @@ async def test_batch(comfy: ComfyControl, fake: FakeComfyUI, tmp_path: Path) -> 
 @only_fake
 @pytest.mark.slow
 async def test_speed(comfy: ComfyControl, server: LocalServer, fake: FakeComfyUI, tmp_path: Path) -> None:
-    """A prompt of 0.04 s is told 0.3 s after at most, and 40 rows of 50 ms with downloads take 4 s at most."""
+    """A wait ends 0.3 s after a prompt of 0.04 s at most; 40 rows of 50 ms with downloads take 4 s at most."""
     late = []
     for _ in range(10):
         run = await comfy.run(GRAPH, params={"color": color()})
@@ -122,7 +122,7 @@ async def test_speed(comfy: ComfyControl, server: LocalServer, fake: FakeComfyUI
 @pytest.mark.slow
 @pytest.mark.parametrize("comes_back", [False, True])
 async def test_killed(comfy: ComfyControl, server: LocalServer, fake: FakeComfyUI, comes_back: bool) -> None:
-    """Killed in the middle of a run, it is told with a reason within 15 s; the next run after a restart completes."""
+    """Killed in the middle of a run, that fails with a reason within 15 s; the next run after a restart completes."""
     fake.seconds = 1000.0
     run = await comfy.submit(GRAPH, params={"color": color()})
     await eventually(lambda: fake.running is not None)

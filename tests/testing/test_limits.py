@@ -49,7 +49,7 @@ async def test_all_answers_count() -> None:
 
 
 async def test_real_seconds() -> None:
-    """Limit, period and cooldown are told in real seconds, as a limiter needs them."""
+    """Limit, period and cooldown are given in real seconds, as a limiter needs them."""
     async with serving(limit=7, period=10.0, cooldown=30.0, speed=20.0) as api:
         server = api.server
         assert (server.limit, server.period, server.cooldown, server.speed) == (7, 0.5, 1.5, 20.0)
@@ -88,7 +88,7 @@ async def test_refusals(refusal: str, content_type: str) -> None:
 
 
 async def test_refusal_without_header() -> None:
-    """Retry-After is sent only when asked for; a problem document tells what is left of the cooldown."""
+    """Retry-After is sent only when asked for; a problem document has what is left of the cooldown."""
     async with serving(limit=1, speed=10.0, refusal="problem") as api:
         api.server.consume(2)
         reply = await api.call("GET", "/v1/user")
@@ -188,7 +188,7 @@ async def test_loss() -> None:
     ],
 )
 async def test_bad_options(options: dict[str, Any], message: str) -> None:
-    """An option that makes no sense is named in the error, before anything listens."""
+    """An invalid option is named in the error, before anything listens."""
     with pytest.raises(ValueError, match=message):
         async with serving(**options):
             pass

@@ -1,6 +1,7 @@
 """One real ComfyUI: its requests and its websocket, and what may go wrong with them as one sentence."""
 
 import json
+import os
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
@@ -237,7 +238,8 @@ class ComfyUI:
         if isinstance(error, aiohttp.ConnectionTimeoutError):
             return self._error("cannot be reached: check the address, and that it runs", sent=False)
         if isinstance(error, aiohttp.ClientConnectorError):
-            reason = error.strerror or str(error.os_error)
+            number = error.os_error.errno
+            reason = os.strerror(number) if number and number > 0 else error.strerror or "no such host"
             return self._error(f"cannot be reached ({reason}): check the address, and that it runs", sent=False)
         if isinstance(error, TimeoutError):
             return self._error(f"gave no answer within {_ANSWERING:g} s")

@@ -117,7 +117,7 @@ def judge(prompt: dict[str, Any], definitions: NodeDefinitions | None, uploaded:
 
 
 def may_have_output(prompt: dict[str, Any]) -> bool:
-    """Return whether a node of a graph may be an output, for all that its class tells."""
+    """Return whether a node of a graph may be an output: its class is not known to be none."""
     return not any(issue.severity == "error" for issue in output_issues(prompt))
 
 

@@ -17,7 +17,7 @@ _START_OF_QUEUE = 3
 
 @attrs.frozen
 class Failure:
-    """Why a workflow failed, as ComfyUI tells it; each text may be None where it is not known."""
+    """Why a workflow failed, as ComfyUI says it; each text may be None where it is not known."""
 
     node_id: str | None = None
     node_type: str | None = None

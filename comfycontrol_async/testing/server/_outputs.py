@@ -143,7 +143,7 @@ def is_link(value: Any) -> bool:
 
 
 def _batches(prompt: dict[str, Any]) -> dict[str, int]:
-    """Return how many pictures each node gives, as far as the core nodes that count them tell."""
+    """Return how many pictures each node gives, as far as the core nodes show that count them."""
     feeds = {node_id: set(links_of(node).values()) for node_id, node in prompt.items()}
     sizes: dict[str, int] = {}
     try:

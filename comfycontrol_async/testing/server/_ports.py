@@ -52,7 +52,7 @@ class HttpPort:
 def _is_idle(protocol: RequestHandler) -> bool:
     if protocol.transport is None:
         return False
-    # aiohttp has no public way to tell; without the attributes every connection counts as idle.
+    # aiohttp does not say so in public; without the attributes every connection counts as idle.
     return not getattr(protocol, "_request_in_progress", False) and not getattr(protocol, "_messages", ())
 
 

@@ -115,7 +115,7 @@ class ComfyUIRunner:
         """Cancel a workflow that waits or runs.
 
         Raises:
-            ComfyUIError: it cannot be told.
+            ComfyUIError: it gives no usable answer.
         """
         job = self._jobs.get(record.id)
         if job is None or not job.given:
@@ -135,7 +135,7 @@ class ComfyUIRunner:
         """Stop what runs, if it is one of ours.
 
         Raises:
-            ComfyUIError: it cannot be told.
+            ComfyUIError: it gives no usable answer.
         """
         ours = {job.prompt_id for job in self._jobs.values() if job.given}
         for prompt_id in (await self.comfy.queue()).running:
@@ -358,7 +358,8 @@ class ComfyUIRunner:
 def outcome_of(history: Mapping[str, Any]) -> tuple[str, Failure | None]:
     """Return how a prompt ended, from what its history says.
 
-    The messages tell an interrupted one from a failed one, `status_str` does not. What a failed one left is no output.
+    The messages distinguish an interrupted one from a failed one, `status_str` does not. What a failed one left is no
+    output.
     """
     status = history.get("status")
     status = status if isinstance(status, dict) else {}
