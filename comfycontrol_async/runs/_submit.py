@@ -11,13 +11,11 @@ later than that, the younger is cancelled. A name that is not unique may be used
 a workflow is compared by its tags and parameters before it is adopted.
 """
 
-import json
 import logging
 import os
 from collections.abc import Callable, Collection
 from contextlib import aclosing
 from datetime import datetime, timedelta
-from typing import Any
 
 import attrs
 
@@ -34,16 +32,16 @@ from comfycontrol_async.errors import (
     SubmitOutcomeUnknownError,
     TransportError,
 )
-from comfycontrol_async.graph._file import File
 from comfycontrol_async.graph._names import NAME_LIMIT
-from comfycontrol_async.models import Workflow, WorkflowStatus, WorkflowSummary
+from comfycontrol_async.models import WorkflowStatus, WorkflowSummary
 from comfycontrol_async.resources import WorkflowsResource
 from comfycontrol_async.resources._calls import Send
-from comfycontrol_async.resources._forms import CREATE_PATH, make, stored_name
+from comfycontrol_async.resources._forms import CREATE_PATH, make
 from comfycontrol_async.runs._background import Background
 from comfycontrol_async.runs._cancel import cancel_for_good
 from comfycontrol_async.runs._ledger import Ledger
 from comfycontrol_async.runs._look import newest_pages
+from comfycontrol_async.runs._search import Search, age, same_content, tags_of, time_of
 
 log = logging.getLogger("comfycontrol_async")
 
@@ -53,8 +51,6 @@ LOOKS_AT = (1.0, 3.0, 7.0, 15.0, 30.0)
 # How much earlier than its send a workflow may seem to be made: the server's times are whole seconds, its Date header
 # too, the answer that brought it was on its way, and the Date may come from another machine than the times.
 _CLOCK_SLACK = timedelta(seconds=8)
-# How much earlier a workflow with our key may seem to be created: older ones were known before.
-_KEY_SLACK = timedelta(seconds=10)
 # Assumed clock skew when no answer ever had a Date header.
 _UNKNOWN_CLOCK_SLACK = timedelta(minutes=10)
 # What may be better at the next look; a refused token is not.
@@ -98,7 +94,7 @@ class Submitter:
             TransportError, APIError, RateLimitWaitError: it was not created.
         """
         sent = self.clock.monotonic()
-        search = _Search(names={name}, form=form, unique=unique, rivals=rivals)
+        search = Search(names={name}, form=form, unique=unique, rivals=rivals)
         if self.server_time(sent) is not None:
             search.since = self.since(sent)
         spent = 0.0
@@ -130,7 +126,7 @@ class Submitter:
         self._behind = timedelta() if told is None else max(timedelta(), told - summary.created_at)
         return summary
 
-    async def _reconcile(self, search: "_Search", name: str, sent: float, *, resent: bool) -> WorkflowSummary | None:
+    async def _reconcile(self, search: Search, name: str, sent: float, *, resent: bool) -> WorkflowSummary | None:
         """Look for the workflow until the server had time to show it; None means that it did not.
 
         Raises:
@@ -161,13 +157,13 @@ class Submitter:
             SubmitOutcomeUnknownError: one was made, but it cannot be read.
             ComfyControlError: looking failed.
         """
-        found = await self._search(_Search(names=set(names), unique=True), lambda: since)
+        found = await self._search(Search(names=set(names), unique=True), lambda: since)
         for summaries in found.values():
             for summary in summaries:
                 self.ledger.adopt(summary.id)
         return found
 
-    async def _search(self, search: "_Search", since: Callable[[], datetime]) -> dict[str, list[WorkflowSummary]]:
+    async def _search(self, search: Search, since: Callable[[], datetime]) -> dict[str, list[WorkflowSummary]]:
         begun = self.clock.monotonic()
         found: dict[str, list[WorkflowSummary]] = {}
         for moment in LOOKS_AT:
@@ -190,34 +186,34 @@ class Submitter:
         return found
 
     async def _look(
-        self, search: "_Search", names: Collection[str], since: Callable[[], datetime]
+        self, search: Search, names: Collection[str], since: Callable[[], datetime]
     ) -> dict[str, list[WorkflowSummary]]:
         """Read the listing down to `since`, and return what has these names and is not held."""
         candidates: dict[str, dict[str, WorkflowSummary]] = {}
         async with aclosing(newest_pages(self.workflows, since)) as pages:
             async for page in pages:
                 for item in page.items:
-                    if item.name not in names or self.ledger.get(item.id) is not None:
-                        continue
-                    if search.is_new(item, page.number, since()):
+                    if item.name in names and self._may_be_it(search, item.id, item.created_at, page.number, since()):
                         candidates.setdefault(item.name, {})[item.id] = item
-                for raw in (invalid.raw for invalid in page.invalid_items):
-                    name = raw.get("name") if isinstance(raw, dict) else None
-                    if isinstance(name, str) and name in names:
-                        whole = await self._read_invalid(name, raw)
+                for raw in (invalid.raw for invalid in page.invalid_items if isinstance(invalid.raw, dict)):
+                    id, name, created_at = str(raw.get("id", "")), str(raw.get("name")), time_of(raw.get("created_at"))
+                    if name in names and self._may_be_it(search, id, created_at, page.number, since()):
+                        whole = await self._read_invalid(name, id)
                         candidates.setdefault(name, {})[whole.id] = whole
-        return {name: sorted(items.values(), key=_age) for name, items in candidates.items()}
+        return {name: sorted(items.values(), key=age) for name, items in candidates.items()}
 
-    async def _read_invalid(self, name: str, raw: dict[str, Any]) -> WorkflowSummary:
+    def _may_be_it(self, search: Search, id: str, created_at: datetime | None, page: int, since: datetime) -> bool:
+        return self.ledger.get(id) is None and search.is_new(id, created_at, page, since)
+
+    async def _read_invalid(self, name: str, id: str) -> WorkflowSummary:
         """Fetch a workflow whose item in the listing cannot be read: with our name, it was made all the same."""
-        id = str(raw.get("id", ""))
         try:
             return await self.workflows.get(id)
         except (ResponseFormatError, NotFoundError, ValueError) as error:  # ValueError: its id is none
             raise SubmitOutcomeUnknownError(name, [id] if id else []) from error
 
     async def _choose(
-        self, search: "_Search", name: str, candidates: list[WorkflowSummary], last: bool
+        self, search: Search, name: str, candidates: list[WorkflowSummary], last: bool
     ) -> list[WorkflowSummary]:
         """Return those that are ours, the oldest first; more than one only for a unique name.
 
@@ -236,13 +232,13 @@ class Submitter:
             raise SubmitOutcomeUnknownError(name, [item.id for item in alike])
         return [] if undecided else alike
 
-    async def _is_ours(self, search: "_Search", item: WorkflowSummary) -> bool:
+    async def _is_ours(self, search: Search, item: WorkflowSummary) -> bool:
         """Tell whether a workflow of our name is not a stranger's: by its tags, then by its content, for one GET."""
         if item.id not in search.verdicts:
-            ours = search.form is None or sorted(item.tags) == _tags_of(search.form)
+            ours = search.form is None or sorted(item.tags) == tags_of(search.form)
             if ours and search.form is not None:
                 try:
-                    ours = _same_content(await self.workflows.get(item.id), search.form)
+                    ours = same_content(await self.workflows.get(item.id), search.form)
                 except NotFoundError:
                     ours = False  # it is gone again
             if not ours:
@@ -281,73 +277,6 @@ class Submitter:
         if known is not None:
             return known - self._behind - _CLOCK_SLACK
         return self.clock.utcnow() - timedelta(seconds=now - moment) - _UNKNOWN_CLOCK_SLACK
-
-
-@attrs.define(kw_only=True)
-class _Search:
-    """What is looked for, and which candidates were compared already."""
-
-    names: set[str]
-    form: Form | None = None
-    unique: bool = False
-    rivals: Collection[str] | None = None
-    since: datetime | None = None
-    verdicts: dict[str, bool] = attrs.field(factory=dict)
-
-    @property
-    def keyed(self) -> bool:
-        """Whether the name has the marks of a key."""
-        return self.rivals is not None
-
-    def earliest(self, since: datetime) -> datetime:
-        """Return the earliest estimate of the time of the send: each look's answer gives another one."""
-        self.since = since if self.since is None else min(self.since, since)
-        return self.since
-
-    def is_new(self, item: WorkflowSummary, page: int, since: datetime) -> bool:
-        """Tell whether it was created since the send, as far as clocks and the name can tell."""
-        if self.rivals is not None:
-            return item.id not in self.rivals and item.created_at >= since - _KEY_SLACK
-        return (self.unique and page == 1) or item.created_at >= since
-
-
-def _age(summary: WorkflowSummary) -> tuple[datetime, str]:
-    return summary.created_at, summary.id
-
-
-def _tags_of(form: Form) -> list[str]:
-    tags = dict(form.fields).get("tags")
-    return sorted(tags.split(",")) if isinstance(tags, str) else []
-
-
-def _same_content(workflow: Workflow, form: Form) -> bool:
-    """Compare a stored workflow with what was sent, by what the service is documented to keep as it was."""
-    sent = dict(form.fields)
-    for pair in workflow.workflow_params:
-        stored = stored_name(pair[0]) if len(pair) > 1 else None
-        if stored is None:
-            continue
-        value = sent.get(("#" if stored[0] == "choice" else "$") + stored[1])
-        if isinstance(value, str) and _plain(pair[1]) != _plain(value):
-            return False
-    body = sent.get("workflow_json")
-    if not workflow.workflow_json or not isinstance(body, File) or not isinstance(body.source, bytes):
-        return True
-    return _classes(workflow.workflow_json) == _classes(json.loads(body.source))
-
-
-def _plain(value: object) -> str:
-    """Return a stored value as text; the service may keep the text "20.0" as a number."""
-    try:
-        number = float(value) if isinstance(value, (str, int, float)) else None
-    except ValueError:
-        number = None
-    return str(value) if number is None else repr(number)
-
-
-def _classes(nodes: dict[str, Any]) -> dict[str, Any]:
-    """Return the nodes' types by id: what stays of a graph whether or not its placeholders were filled in."""
-    return {id: node.get("class_type") for id, node in nodes.items() if isinstance(node, dict)}
 
 
 def unique_name(base: str) -> str:

@@ -564,3 +564,14 @@ async def test_edge_that_gave_up(status: int) -> None:
     await world.finish(world.submit())
     assert world.names == ["row"]
     assert world.service.count("POST") == 1
+
+
+async def test_old_unreadable_item() -> None:
+    """An old workflow of the same name whose item cannot be read is no candidate, and costs nothing."""
+    world = World()
+    old = world.service.records[world.service.add(name="daily", age=600.0)]
+    old.unreadable, old.whole = True, False
+    world.lose()
+    assert (await world.finish(world.submit("daily"))).id != old.id
+    assert world.names == ["daily", "daily"]
+    assert world.service.count(old.id) == 0

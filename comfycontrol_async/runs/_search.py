@@ -1,0 +1,94 @@
+"""Search: which of the listed workflows may be one whose answer was lost, and whether it is ours or a stranger's."""
+
+import json
+from collections.abc import Collection
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import attrs
+
+from comfycontrol_async._http._multipart import Form
+from comfycontrol_async.graph._file import File
+from comfycontrol_async.models import Workflow, WorkflowSummary
+from comfycontrol_async.resources._forms import stored_name
+
+# How much earlier a workflow with our key may seem to be created: older ones were known before.
+_KEY_SLACK = timedelta(seconds=10)
+
+
+@attrs.define(kw_only=True)
+class Search:
+    """What is looked for, and which candidates were compared already."""
+
+    names: set[str]
+    form: Form | None = None
+    unique: bool = False
+    rivals: Collection[str] | None = None
+    since: datetime | None = None
+    verdicts: dict[str, bool] = attrs.field(factory=dict)
+
+    @property
+    def keyed(self) -> bool:
+        """Whether the name has the marks of a key."""
+        return self.rivals is not None
+
+    def earliest(self, since: datetime) -> datetime:
+        """Return the earliest estimate of the time of the send: each look's answer gives another one."""
+        self.since = since if self.since is None else min(self.since, since)
+        return self.since
+
+    def is_new(self, id: str, created_at: datetime | None, page: int, since: datetime) -> bool:
+        """Return True if it was created since the send, as far as clocks and the name can tell."""
+        if self.rivals is not None:
+            return id not in self.rivals and (created_at is None or created_at >= since - _KEY_SLACK)
+        return created_at is None or (self.unique and page == 1) or created_at >= since
+
+
+def age(summary: WorkflowSummary) -> tuple[datetime, str]:
+    """Return what the oldest of several workflows is found by."""
+    return summary.created_at, summary.id
+
+
+def time_of(value: object) -> datetime | None:
+    """Read a time of an item that as a whole cannot be read; None when it has none."""
+    try:
+        moment = datetime.fromisoformat(value) if isinstance(value, str) else None
+    except ValueError:
+        return None
+    return moment if moment is None or moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+
+
+def tags_of(form: Form) -> list[str]:
+    """Return the tags in a form, sorted."""
+    tags = dict(form.fields).get("tags")
+    return sorted(tags.split(",")) if isinstance(tags, str) else []
+
+
+def same_content(workflow: Workflow, form: Form) -> bool:
+    """Compare a stored workflow with what was sent, by what the service is documented to keep as it was."""
+    sent = dict(form.fields)
+    for pair in workflow.workflow_params:
+        stored = stored_name(pair[0]) if len(pair) > 1 else None
+        if stored is None:
+            continue
+        value = sent.get(("#" if stored[0] == "choice" else "$") + stored[1])
+        if isinstance(value, str) and _plain(pair[1]) != _plain(value):
+            return False
+    body = sent.get("workflow_json")
+    if not workflow.workflow_json or not isinstance(body, File) or not isinstance(body.source, bytes):
+        return True
+    return _classes(workflow.workflow_json) == _classes(json.loads(body.source))
+
+
+def _plain(value: object) -> str:
+    """Return a stored value as text; the service may keep the text "20.0" as a number."""
+    try:
+        number = float(value) if isinstance(value, (str, int, float)) else None
+    except ValueError:
+        number = None
+    return str(value) if number is None else repr(number)
+
+
+def _classes(nodes: dict[str, Any]) -> dict[str, Any]:
+    """Return the nodes' types by id: what stays of a graph whether or not its placeholders were filled in."""
+    return {id: node.get("class_type") for id, node in nodes.items() if isinstance(node, dict)}
