@@ -147,10 +147,10 @@ class Lanes:
     __slots__ = ("_falling", "lanes", "size")
 
     def __init__(self) -> None:
-        self.lanes = tuple(Lane() for _ in Priority)
+        self.lanes: tuple[Lane, ...] = tuple(Lane() for _ in Priority)
         self._falling = self.lanes[::-1]
         # Waiters in all lanes.
-        self.size = 0
+        self.size: int = 0
 
     def __iter__(self) -> Iterator[Waiter]:
         """Iterate over all waiters, tombstones included."""

@@ -31,10 +31,10 @@ class WaiterQueue:
 
     def clear(self) -> None:
         """Forget everything, since the event loop is gone."""
-        self.lanes = Lanes()
+        self.lanes: Lanes = Lanes()
         # Waiters whose task has not resumed, including those already granted: a newcomer queues behind them.
-        self.waiting = 0
-        self.timer_at = math.inf
+        self.waiting: int = 0
+        self.timer_at: float = math.inf
         self._timer: Timer | None = None
         # (deadline, tie-breaker, waiter, seconds allowed).
         self._deadlines: list[tuple[float, int, Waiter, float]] = []
