@@ -8,30 +8,28 @@ from types import MappingProxyType
 import attrs
 from aiohttp import web
 
-from comfycontrol_async.testing.server import _handlers_runners as runners
-from comfycontrol_async.testing.server import _handlers_templates as templates
+from comfycontrol_async.testing.server import _handlers_account as account
 from comfycontrol_async.testing.server import _handlers_workflows as workflows
-from comfycontrol_async.testing.server._call import Call
 from comfycontrol_async.testing.server._edge import Edge, refuse
 from comfycontrol_async.testing.server._faults import Fault, Faults
 from comfycontrol_async.testing.server._ports import cut, send, send_truncated
 from comfycontrol_async.testing.server._records import Answer, ApiError, RequestRecord, Stream, error_answer
 from comfycontrol_async.testing.server._state import Executor, State
-from comfycontrol_async.testing.server._validation import check_id
+from comfycontrol_async.testing.server._validation import Call, check_id
 
 Handler = Callable[[Call], Awaitable[Answer | Stream]]
 
 _ROUTES: dict[tuple[str, str], Handler] = {
-    ("GET", "/v1/runner"): runners.list_runners,
-    ("POST", "/v1/runner"): runners.create_runner,
-    ("GET", "/v1/runner/{id}"): runners.get_runner,
-    ("PUT", "/v1/runner/{id}"): runners.update_runner,
-    ("POST", "/v1/runner/{id}/interrupt"): runners.interrupt_runner,
-    ("GET", "/v1/runner/{id}/history"): runners.runner_history,
-    ("GET", "/v1/managed-runner"): runners.list_managed_runners,
-    ("GET", "/v1/managed-runner/{id}"): runners.get_managed_runner,
-    ("GET", "/v1/managed-runner/{id}/history"): runners.managed_runner_history,
-    ("GET", "/v1/managed-runner/{id}/stats"): runners.managed_runner_stats,
+    ("GET", "/v1/runner"): account.list_runners,
+    ("POST", "/v1/runner"): account.create_runner,
+    ("GET", "/v1/runner/{id}"): account.get_runner,
+    ("PUT", "/v1/runner/{id}"): account.update_runner,
+    ("POST", "/v1/runner/{id}/interrupt"): account.interrupt_runner,
+    ("GET", "/v1/runner/{id}/history"): account.runner_history,
+    ("GET", "/v1/managed-runner"): account.list_managed_runners,
+    ("GET", "/v1/managed-runner/{id}"): account.get_managed_runner,
+    ("GET", "/v1/managed-runner/{id}/history"): account.managed_runner_history,
+    ("GET", "/v1/managed-runner/{id}/stats"): account.managed_runner_stats,
     ("GET", "/v1/workflow"): workflows.list_workflows,
     ("POST", "/v1/workflow"): workflows.create_workflow,
     ("GET", "/v1/workflow/{id}"): workflows.get_workflow,
@@ -39,11 +37,11 @@ _ROUTES: dict[tuple[str, str], Handler] = {
     ("POST", "/v1/workflow/{id}/rerun"): workflows.rerun_workflow,
     ("GET", "/v1/workflow/{id}/outputs"): workflows.workflow_outputs,
     ("GET", "/v1/workflow/{id}/subscribe"): workflows.subscribe_workflow,
-    ("GET", "/v1/template"): templates.list_templates,
-    ("POST", "/v1/template"): templates.create_template,
-    ("GET", "/v1/template/{id}"): templates.get_template,
-    ("PUT", "/v1/template/{id}"): templates.update_template,
-    ("GET", "/v1/user"): runners.get_user,
+    ("GET", "/v1/template"): account.list_templates,
+    ("POST", "/v1/template"): account.create_template,
+    ("GET", "/v1/template/{id}"): account.get_template,
+    ("PUT", "/v1/template/{id}"): account.update_template,
+    ("GET", "/v1/user"): account.get_user,
 }
 _PATHS = {path for _, path in _ROUTES}
 _NO_QUERY: MappingProxyType[str, str] = MappingProxyType({})

@@ -5,7 +5,6 @@ import json
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
-from comfycontrol_async.testing.server._call import Call
 from comfycontrol_async.testing.server._graph import find_placeholders
 from comfycontrol_async.testing.server._life import plan_waiting
 from comfycontrol_async.testing.server._outputs import safe_name
@@ -13,6 +12,7 @@ from comfycontrol_async.testing.server._records import Answer, ApiError, CutErro
 from comfycontrol_async.testing.server._serializers import full, outputs, summary, update
 from comfycontrol_async.testing.server._state import State
 from comfycontrol_async.testing.server._validation import (
+    Call,
     Form,
     Upload,
     check_choice,

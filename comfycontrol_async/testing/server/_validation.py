@@ -1,4 +1,4 @@
-"""Request bodies: read, and checked against what the API demands of their fields."""
+"""Requests as handlers get them: bodies read, and checked against what the API demands of their fields."""
 
 import json
 import re
@@ -10,6 +10,7 @@ import attrs
 from aiohttp import BodyPartReader, MultipartReader, web
 
 from comfycontrol_async.testing.server._records import ApiError, PartInfo, RequestRecord
+from comfycontrol_async.testing.server._state import Executor, State
 
 _TAG_LIMIT = 10
 _ID = re.compile(r"[0-9A-Za-z]{8}(-[0-9A-Za-z]{4}){3}-[0-9A-Za-z]{12}")
@@ -30,6 +31,26 @@ class Form:
 
     fields: Mapping[str, str]
     files: Mapping[str, Upload]
+
+
+@attrs.define(eq=False)
+class Call:
+    """One request on its way through a handler; `id` is the one in the path, if any."""
+
+    state: State
+    executor: Executor
+    request: web.BaseRequest
+    record: RequestRecord
+    id: str
+
+    @property
+    def now(self) -> float:
+        """The server time."""
+        return self.state.time.now()
+
+    async def form(self) -> Form:
+        """Read the multipart body."""
+        return await read_form(self.request, self.record, self.state.options.upload_limit)
 
 
 async def read_form(request: web.BaseRequest, record: RequestRecord, limit: int) -> Form:
