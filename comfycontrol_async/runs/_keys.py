@@ -33,6 +33,7 @@ from comfycontrol_async.runs._draft import Draft
 from comfycontrol_async.runs._ledger import Ledger
 from comfycontrol_async.runs._look import newest_pages
 from comfycontrol_async.runs._marks import Marks, read_marks
+from comfycontrol_async.runs._search import read_leniently
 from comfycontrol_async.runs._submit import WAITING, Submitter
 
 log = logging.getLogger("comfycontrol_async")
@@ -226,6 +227,9 @@ class KeyIndex:
         latest: datetime | None = None
         async with aclosing(newest_pages(self._workflows, until)) as pages:
             async for page in pages:
+                # One that cannot be read was made all the same.
+                unreadable = (read_leniently(item.raw, self._now()) for item in page.invalid_items)
+                self._read(filter(None, unreadable))
                 for item in page.items:
                     latest = item.created_at if latest is None else max(latest, item.created_at)
         reached = until()

@@ -9,7 +9,7 @@ import attrs
 
 from comfycontrol_async._http._multipart import Form
 from comfycontrol_async.graph._file import File
-from comfycontrol_async.models import Workflow, WorkflowSummary
+from comfycontrol_async.models import Workflow, WorkflowStatus, WorkflowSummary
 from comfycontrol_async.resources._forms import stored_name
 
 # How much earlier a workflow with our key may seem to be created: older ones were known before.
@@ -56,6 +56,15 @@ def time_of(value: object) -> datetime | None:
     except ValueError:
         return None
     return moment if moment is None or moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+
+
+def read_leniently(raw: object, now: datetime) -> WorkflowSummary | None:
+    """Return what can be read of a listed item that as a whole cannot; None if it has no id or no name."""
+    if not isinstance(raw, dict) or not isinstance(raw.get("id"), str) or not isinstance(raw.get("name"), str):
+        return None
+    created_at = time_of(raw.get("created_at")) or now
+    status = WorkflowStatus(str(raw.get("status") or WorkflowStatus.ACCEPTED))
+    return WorkflowSummary(id=raw["id"], name=raw["name"], status=status, created_at=created_at, updated_at=created_at)
 
 
 def tags_of(form: Form) -> list[str]:

@@ -208,6 +208,15 @@ class TestOnce:
             assert (caught.value.key, caught.value.id, caught.value.workflow_id) == ("k", first.id, first.id)
         assert world.made == 1
 
+    @pytest.mark.parametrize("whole", [True, False], ids=["whole-when-fetched", "broken"])
+    async def test_unreadable(self, world: World, whole: bool) -> None:
+        """One whose item in the listing cannot be read was made all the same: nothing is made twice."""
+        first = await world.finish(world.process().submit("k"))
+        record = world.service.records[first.id]
+        record.unreadable, record.whole = True, whole
+        again = await world.finish(world.process().submit("k"))
+        assert (again.id, world.made) == (first.id, 1)
+
     async def test_other_keys(self, world: World) -> None:
         """Other keys make workflows of their own."""
         process = world.process()
