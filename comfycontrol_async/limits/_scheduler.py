@@ -41,7 +41,7 @@ from comfycontrol_async.limits._permit import Ledger, Permit
 from comfycontrol_async.limits._protocol import RateLimitSnapshot
 from comfycontrol_async.limits._queue import WaiterQueue
 from comfycontrol_async.limits._rule import LONGEST_COOLDOWN, LOST_TAIL, Rule, is_number
-from comfycontrol_async.limits._store import Slot, SlotStore
+from comfycontrol_async.limits._store import Slot, SlotStore, Taken
 
 log = logging.getLogger("comfycontrol_async.limits")
 
@@ -157,6 +157,7 @@ class Scheduler:
         if self._store.refused(self._gate, now):
             log.warning("our own count cannot explain that: requests are spread from now on")
         if self._queue.waiting:
+            self._tell_of_gate(now)
             self._refuse_impatient(self._gate, now)
             self._arm(now)
 
@@ -311,7 +312,7 @@ class Scheduler:
                 taken = self._store.take(lanes.size, now)
             except ComfyControlError as error:
                 self._refuse_all(error)
-                return
+                taken = Taken()
             self._wanted, self._grant_at = lanes.size, taken.wake
             self._hand_out(taken.slots, taken.lease, now)
             if taken.gate > max(self._gate, now):

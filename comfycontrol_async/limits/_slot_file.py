@@ -122,12 +122,18 @@ class SlotFile:
         return (status.st_dev, status.st_ino) == self.identity
 
     def read(self, place: int, count: int) -> bytes:
-        """Read so many doubles, or fewer where the file ends."""
-        return read_at(self.fd, 8 * count, 8 * place)
+        """Read so many doubles, or fewer where the file ends; raises ConfigurationError when that fails."""
+        try:
+            return read_at(self.fd, 8 * count, 8 * place)
+        except OSError as error:
+            raise unusable(self.path, error.strerror or str(error)) from error
 
     def write(self, place: int, data: bytes) -> None:
-        """Write doubles."""
-        write_at(self.fd, data, 8 * place)
+        """Write doubles; raises ConfigurationError when that fails, as on a disk that is full."""
+        try:
+            write_at(self.fd, data, 8 * place)
+        except OSError as error:
+            raise unusable(self.path, error.strerror or str(error)) from error
 
     def charge(self, free_at: float, now: float) -> None:
         """Take every slot until then, if it is not taken for longer. The lock is held."""
@@ -158,11 +164,14 @@ class SlotFile:
     def rebuild(self, now: float, free_at: float) -> bytes:
         """Write the file anew with every slot taken until then; return it up to the members. The lock is held."""
         content = self._head.ljust(HEAD, b"\0") + blank(self._rule, now, free_at).tobytes()
-        os.ftruncate(self.fd, 0)
-        os.ftruncate(self.fd, self._size)
-        # The magic comes last, so that a file that was half written is not taken for a whole one.
-        write_at(self.fd, content[len(MAGIC) :], len(MAGIC))
-        write_at(self.fd, MAGIC, 0)
+        try:
+            os.ftruncate(self.fd, 0)
+            os.ftruncate(self.fd, self._size)
+            # The magic comes last, so that a file that was half written is not taken for a whole one.
+            write_at(self.fd, content[len(MAGIC) :], len(MAGIC))
+            write_at(self.fd, MAGIC, 0)
+        except OSError as error:
+            raise unusable(self.path, error.strerror or str(error)) from error
         return content
 
     # Opening

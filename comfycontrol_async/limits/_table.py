@@ -9,6 +9,7 @@ import random
 from array import array
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from struct import Struct
 from typing import Protocol
 
@@ -142,12 +143,15 @@ class SlotTable:
         serial, index = divmod(slot, self._rule.limit)
         place = SLOTS + SLOT * index
         doubles, charged = self._doubles, self._charged.pop(slot, NEVER)
-        if doubles is not None and charged > now + _SAFE and free_at > now:
-            # No other process touches it before that moment. Should the file have been made anew since, all its slots
-            # are charged to a span after that, which is not later than this answer's.
-            doubles.write(place, _DOUBLE.pack(free_at))
-        else:
-            self._release_locked(place, serial, free_at, now, final)
+        try:
+            if doubles is not None and charged > now + _SAFE and free_at > now:
+                # No other process touches it before that moment. Should the file have been made anew since, all its
+                # slots are charged to a span after that, which is not later than this answer's.
+                doubles.write(place, _DOUBLE.pack(free_at))
+            else:
+                self._release_locked(place, serial, free_at, now, final)
+        except (ConfigurationError, LockBusyError) as error:
+            log.warning("a slot stays charged for longer, as the slots cannot be changed: %s", error)
         if not final:
             self._charged[slot] = free_at
 
@@ -155,31 +159,35 @@ class SlotTable:
         """Free a slot at once."""
         self._charged.pop(slot, None)
         serial, index = divmod(slot, self._rule.limit)
-        self._release_locked(SLOTS + SLOT * index, serial, now, now, final=False)
+        try:
+            self._release_locked(SLOTS + SLOT * index, serial, now, now, final=False)
+        except (ConfigurationError, LockBusyError) as error:
+            log.warning("a slot stays charged for longer, as the slots cannot be changed: %s", error)
 
     def refused(self, until: float, now: float) -> bool:
         """Close the gate for all."""
         self._untold_gate = until
         try:
             doubles = self._enter(now)
+            try:
+                data = doubles.load(now)
+                doubles.check(data, now)
+                return self._publish_gate(doubles, data, now)
+            finally:
+                doubles.unlock()
         except LockBusyError:
             return False  # published with the next look; here it holds at once
-        except ConfigurationError:
-            log.warning("no other process can be told of the cooldown", exc_info=True)
+        except ConfigurationError as error:
+            log.warning("no other process knows of the cooldown: %s", error)
             return False
-        try:
-            data = doubles.load(now)
-            doubles.check(data, now)
-            return self._publish_gate(doubles, data, now)
-        finally:
-            doubles.unlock()
 
     def forget(self) -> None:
         """Take ourselves off the members."""
-        if self._doubles is not None and self._record is not None:
-            name = self._doubles.read(self._record + NAME, 1)
-            if name == array("d", (self._name,)).tobytes():
-                self._doubles.write(self._record + DEMAND, _DOUBLE.pack(0.0))
+        doubles, record = self._doubles, self._record
+        if doubles is not None and record is not None:
+            with suppress(ConfigurationError):  # our record ends by itself
+                if doubles.read(record + NAME, 1) == _DOUBLE.pack(self._name):
+                    doubles.write(record + DEMAND, _DOUBLE.pack(0.0))
 
     def after_fork(self) -> None:
         """Open the file anew: the lock of the parent's would be ours as well."""
@@ -283,14 +291,7 @@ class SlotTable:
         return is_spread(rule, pacing, now) and not before
 
     def _release_locked(self, place: int, serial: int, free_at: float, now: float, final: bool) -> None:
-        try:
-            doubles = self._enter(now)
-        except LockBusyError:
-            log.warning("the slots are locked by a process that does not go on: one stays charged for longer")
-            return
-        except ConfigurationError:
-            log.warning("a slot cannot be given back", exc_info=True)
-            return
+        doubles = self._enter(now)
         try:
             data = doubles.load(now)
             doubles.check(data, now)

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from comfycontrol_async.errors import RateLimitWaitError
+from comfycontrol_async.errors import ConfigurationError, RateLimitWaitError
 from comfycontrol_async.limits import Permit, Priority, _slot_file, _table
 from comfycontrol_async.limits.file import FileLimiter
 from comfycontrol_async.testing import FakeClock
@@ -460,3 +460,26 @@ def _child(limiter: FileLimiter) -> int:
         return 0 if asyncio.run(use()) == 3 else 1
     except BaseException:
         return 2
+
+
+# A disk that fails
+
+
+async def test_disk_that_fails(path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error of the system is one of ours for those who acquire, and none for those who settle."""
+    limiter = FileLimiter(path, limit=4, period=PERIOD, clock=clock)
+    held = [await limiter.acquire() for _ in range(2)]
+
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(_slot_file, "write_at", fail)
+        with pytest.raises(ConfigurationError, match="cannot be used: No space left"):
+            await limiter.acquire()
+        held[0].arrived()
+        held[1].refund()
+        limiter.cool_down(5.0)
+    await clock.advance(PERIOD + LEASE + 0.1)
+    for _ in range(4):
+        (await limiter.acquire()).arrived()

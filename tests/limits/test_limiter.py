@@ -734,3 +734,64 @@ def test_fork(clock: FakeClock) -> None:
     _, status = os.waitpid(child, 0)
     assert status == 0
     assert limiter.snapshot().used == 1
+
+
+# How long a cooldown lasts
+
+
+@pytest.mark.parametrize(
+    ("asked", "lasts", "warned"),
+    [
+        (0.0, 10.0, False),
+        (3.0, 10.0, False),
+        (25.5, 25.5, False),
+        (600.0, 600.0, False),
+        (600.5, 600.0, True),
+        (86400.0, 600.0, True),
+        (1e300, 600.0, True),
+    ],
+)
+async def test_how_long_a_cooldown_lasts(
+    limiter: LocalLimiter, caplog: pytest.LogCaptureFixture, asked: float, lasts: float, warned: bool
+) -> None:
+    """At least a period and at most 600 s, which is logged when the server asks for more."""
+    limiter.cool_down(asked)
+    assert limiter.snapshot().cooldown == pytest.approx(lasts)
+    assert any("taken as 600 s" in record.getMessage() for record in caplog.records) is warned
+
+
+async def test_long_gate_is_logged_once(
+    limiter: LocalLimiter, crowd: Crowd, clock: FakeClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Those who wait behind a gate of more than 30 s are told for how long, once for each cooldown."""
+    limiter.cool_down(20.0)
+    for name in range(3):
+        crowd.send(name)
+    await turns()
+    assert "requests wait" not in caplog.text
+    limiter.cool_down(45.0)
+    crowd.send("another")
+    await turns()
+    assert caplog.text.count("requests wait for 45 s") == 1
+    await clock.advance(70.0)
+    limiter.cool_down(100.0)
+    assert caplog.text.count("requests wait") == 1
+    crowd.send("later")
+    await turns()
+    assert caplog.text.count("requests wait") == 2
+    await crowd.end()
+
+
+async def test_one_deadline(limiter: LocalLimiter, clock: FakeClock) -> None:
+    """`max_wait` is counted from the call, also when the gate closes between grant and resumption."""
+    permits = [await limiter.acquire() for _ in range(4)]
+    asked = clock.monotonic()
+    task = asyncio.create_task(limiter.acquire(max_wait=12.0))
+    await clock.advance(4.0)
+    permits[0].refund()  # granted, but not resumed yet
+    limiter.cool_down(10.0)
+    await clock.advance(0.1)
+    with pytest.raises(RateLimitWaitError) as caught:
+        await task
+    assert (caught.value.needed, caught.value.allowed) == (pytest.approx(14.0), 12.0)
+    assert clock.monotonic() - asked == pytest.approx(4.1)
