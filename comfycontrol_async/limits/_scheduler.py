@@ -12,8 +12,7 @@ How a slot travels, from left to right; every arrow is a call:
     headers ... ----> arrived(): Permit (settled) ---> release_at(now + span)     answered
                       _grant_ready, when that moment comes, takes it for the next waiter
 
-    other ends: refund() -> store.refund: free now         lost() -> release_at(now + 1 s + span)
-                dropped, task cancelled: as arrived        429: cool_down() -> store.refused: the gate
+    other ends: refund(): free now; lost(): release_at(now + 1 s + span); dropped: as arrived; 429: cool_down(), the gate;
                 the process dies: the lease ends by itself, and a span later the slot is free
 
 In numbers, limit 1, period 10, span 10.002, kept in a file: A acquires at 0.0, its slot is charged until 3.25 + 10.002.
@@ -54,7 +53,7 @@ _LONG_GATE = 30.0
 
 
 class Scheduler:
-    """The base of all limiters. One instance serves one event loop at a time.
+    """The base of all limiters; serves one event loop at a time.
 
     `free` are slots, by the moments at which they are free, that may be taken without asking the store, which keeps
     them in order. `in_flight` are the slots of held and sent permits and the ends of their leases.
@@ -284,7 +283,7 @@ class Scheduler:
         """Log once for each long cooldown that requests wait for its end."""
         if not self._gate_told and self._gate - now > _LONG_GATE:
             self._gate_told = True
-            log.warning("requests wait for %.0f s: the server, or another process, asked for that", self._gate - now)
+            log.warning("requests wait for %.0f s, as the server asked for", self._gate - now)
 
     # Granting
 
