@@ -12,8 +12,8 @@ How a slot travels, from left to right; every arrow is a call:
     headers ... ----> arrived(): Permit (settled) ---> release_at(now + span)     answered
                       _grant_ready, when that moment comes, takes it for the next waiter
 
-    other ends: refund(): free now; lost(): release_at(now + 1 s + span); dropped: as arrived; 429: cool_down(), the gate;
-                the process dies: the lease ends by itself, and a span later the slot is free
+    other ends: refund(): free now; lost(): release_at(now + 1 s + span); dropped: as arrived; 429: cool_down(), the
+                gate; the process dies: the lease ends by itself, and a span later the slot is free
 
 In numbers, limit 1, period 10, span 10.002, kept in a file: A acquires at 0.0, its slot is charged until 3.25 + 10.002.
 Written at 0.01, answered at 0.2: free at 10.202. B, which came at 1.0, sleeps on the one timer until 10.204 (2 ms of
