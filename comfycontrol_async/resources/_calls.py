@@ -43,29 +43,27 @@ class Open(Protocol):
         ...
 
 
-def get(path: str, cls: type[T]) -> Request[T]:
+def get(path: str, cls: type[T], *, stage: Stage = Stage.OTHER) -> Request[T]:
     """Make a GET whose answer is a `cls`."""
-    return Request(method="GET", path=path, structure=structurer(cls))
+    return Request(method="GET", path=path, structure=structurer(cls), stage=stage)
 
 
-def get_one(path: str, cls: type[T], id: str, *, field: str = "id", stage: Stage = Stage.OTHER) -> Request[T]:
-    """Make a GET whose answer is the `cls` of this id, or a list of what belongs to it, and to no other."""
-    return Request(method="GET", path=path, structure=about(id, structurer(cls), field), stage=stage)
+def get_one(path: str, cls: type[T], id: str, *, stage: Stage = Stage.OTHER) -> Request[T]:
+    """Make a GET whose answer is the `cls` of this id, and of no other."""
+    return Request(method="GET", path=path, structure=about(id, structurer(cls)), stage=stage)
 
 
-def about(id: str, structure: Callable[[Any], T], field: str = "id") -> Callable[[Any], T]:
-    """Return a structure function that believes an answer only when it is about this id.
+def about(id: str, structure: Callable[[Any], T]) -> Callable[[Any], T]:
+    """Return a structure function that believes a single object only when it has this id.
 
     A cache or a proxy on the way may mix answers up, and an answer may belong to an earlier request.
     """
 
     def believed(value: Any) -> T:
         found = structure(value)
-        for item in found if isinstance(found, list) else [found]:
-            got = getattr(item, field)
-            if got.casefold() != id.casefold():
-                text = f"the answer is about {got[:60]!r}, not about {id!r}"
-                raise ResponseFormatError(text, json_path=f"$.{field}")
+        got = getattr(found, "id", id)
+        if got.casefold() != id.casefold():
+            raise ResponseFormatError(f"the answer is about {got[:60]!r}, not about {id!r}", json_path="$.id")
         return found
 
     return believed

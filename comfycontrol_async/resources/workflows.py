@@ -8,7 +8,7 @@ from typing import Any
 from comfycontrol_async._http._paginate import Pager
 from comfycontrol_async.limits import Stage
 from comfycontrol_async.models import Output, Workflow, WorkflowStatus, WorkflowSummary, WorkflowUpdate
-from comfycontrol_async.resources._calls import GraphSource, Open, Send, command, get_one, listing
+from comfycontrol_async.resources._calls import GraphSource, Open, Send, command, get, get_one, listing
 from comfycontrol_async.resources._checks import check_id
 from comfycontrol_async.resources._events import open_events, read_events
 from comfycontrol_async.resources._forms import CREATE_PATH, changes_form, make, parameters_of, workflow_form
@@ -89,8 +89,7 @@ class WorkflowsResource:
         Raises:
             NotFoundError: it is not completed, or (as one page of the documentation has it) completed without any.
         """
-        path = f"/v1/workflow/{check_id(id)}/outputs"
-        return await self._send(get_one(path, _Outputs, str(id), field="workflow_id", stage=Stage.FINISH))
+        return await self._send(get(f"/v1/workflow/{check_id(id)}/outputs", _Outputs, stage=Stage.FINISH))
 
     async def subscribe(self, id: str) -> AsyncGenerator[WorkflowUpdate, None]:
         """Give a workflow's updates over one connection, as the API sends them: about one each 2 s, at most 120.
