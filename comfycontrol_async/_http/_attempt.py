@@ -98,12 +98,12 @@ class Attempt:
         if state is not None and not state.is_open:
             raise _Stale
         self.sent = True
-        if request.proxy is None and is_direct(transport):
-            self.permit.sent(watch_arrival(transport, state if request.uploads else None, request.size_of_headers))
-        elif request.uploads:
+        if request.uploads and (request.proxy is not None or not is_direct(transport)):
             self.permit.sent(watch_progress(lambda: _moved(connection)))
-        else:
+        elif request.proxy is not None:
             self.permit.sent()
+        else:
+            self.permit.sent(watch_arrival(transport, state if request.uploads else None, request.size_of_headers))
         if self._silence is not None and not (self._has_total and not request.uploads):
             self._watch(request, connection, self._silence)
 

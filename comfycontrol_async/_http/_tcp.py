@@ -88,6 +88,8 @@ def watch_arrival(transport: Wire, before: TcpState | None, headers: Callable[[]
         if now is None:
             return None
         if before is None:
+            if not is_direct(transport):  # asked late: most requests are answered before
+                return None
             return now.held == 0 and transport.get_write_buffer_size() == 0
         slack = 0 if transport.get_extra_info("ssl_object") is None else _RECORD
         return has_arrived(now.acknowledged, now.held, end=start + headers(), slack=slack)

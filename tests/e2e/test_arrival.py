@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from comfycontrol_async._http import _tcp
 from comfycontrol_async._http._tcp import Arrived, tcp_state, watch_arrival
 from support.waiting import eventually
 
@@ -63,9 +64,12 @@ async def test_kept_alive() -> None:
             await eventually(lambda: arrived() is True)  # noqa: B023 # called before the next round
 
 
-async def test_without_a_state_before() -> None:
+async def test_without_a_state_before(monkeypatch: pytest.MonkeyPatch) -> None:
     """A request that is written at once has arrived when nothing of the connection is outstanding."""
     async with connection() as (writer, other):
+        unknown = watch_arrival(writer.transport, None, lambda: 0)
+        assert unknown() is None, "a peer on this machine need not be the server"
+        monkeypatch.setattr(_tcp, "is_direct", lambda transport: True)
         arrived = watch_arrival(writer.transport, None, lambda: 0)
         writer.write(b"x" * HEADERS)
         await eventually(lambda: arrived() is True)
