@@ -14,7 +14,7 @@ from _peers import Acquire, Peer
 
 @attrs.frozen
 class Drain:
-    """How a crowd went through: seconds per grant, how many overtook somebody, how many never went."""
+    """How a crowd went through: seconds per grant, how many overtook others, how many never went."""
 
     wall: float | None
     cpu: float | None

@@ -22,7 +22,7 @@ from comfycontrol_async.limits.file import FileLimiter
 
 @attrs.frozen
 class Task:
-    """What a worker is told: `place` is a file or the URL of a Redis server."""
+    """What a worker gets: `place` is a file or the URL of a Redis server."""
 
     kind: str
     url: str

@@ -26,7 +26,7 @@ KEEP_ALIVE = 15.0
 
 
 class _Selector(selectors.DefaultSelector):
-    """Never sleeps: whoever would wait moves the clock instead."""
+    """Never sleeps: moves the clock instead."""
 
     loop: "VirtualLoop"
 

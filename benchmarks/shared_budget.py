@@ -127,7 +127,7 @@ def _rate(moments: list[float]) -> float:
 async def reaction(kind: str, processes: int, speed: float, rounds: int) -> float:
     """Return how long after a 429 of one process the last request of the others arrives, in real seconds, at worst.
 
-    Somebody else behind the address uses up the budget, again and again.
+    Another program behind the address uses up the budget, again and again.
     """
     worst = 0.0
 

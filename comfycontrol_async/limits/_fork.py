@@ -1,4 +1,4 @@
-"""What happens to limiters in a forked child: each is told once, for the parent goes on sharing the address."""
+"""Reset limiters in a forked child, as the parent goes on with the same address."""
 
 import os
 import weakref
@@ -17,7 +17,7 @@ _registered: list[bool] = []
 
 
 def watch_forks(limiter: Forked) -> None:
-    """Have `limiter` told in every forked child, for as long as it lives."""
+    """Reset `limiter` in every forked child, for as long as it lives."""
     if not _registered and hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=_tell)
         _registered.append(True)  # it cannot be taken back

@@ -59,7 +59,7 @@ class Permit(Flight):
             arrived: what the transport knows of the request. It is called when the 3 s are over and every 0.5 s after
                 that, on the event loop, and returns at once: True when the request has certainly reached the server
                 (all up to the end of its headers is acknowledged by the server's own TCP), False when it has not, None
-                when that cannot be told (any more). Without it, or when it returns None, the slot is given up once a
+                when that is not known (any more). Without it, or when it returns None, the slot is given up once a
                 request that was written later has been answered; see `comfycontrol_async.limits`.
 
         May be called again with better evidence, as when an upload has moved on beyond the socket's buffers.

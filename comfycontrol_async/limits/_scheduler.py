@@ -48,7 +48,7 @@ _NORMAL, _OTHER = Priority.NORMAL, Stage.OTHER
 _OPEN = -math.inf
 # Until when a task waits, and how many seconds it allowed for that.
 Patience = tuple[float, float]
-# Seconds of a cooldown from which on those who wait for its end are told about it.
+# Seconds of a cooldown from which on it is logged that requests wait for its end.
 _LONG_GATE = 30.0
 
 

@@ -122,7 +122,7 @@ async def test_every_request_on_the_wire_has_a_permit() -> None:
 
 
 async def test_idle_connections_that_the_server_closes() -> None:
-    """A connection that was closed while idle costs at most one more permit, and no request that nobody counted."""
+    """A connection that was closed while idle costs at most one more permit, and no request without a permit."""
     async with LocalServer(speed=50.0, limit=1000) as server:
         limiter = LocalLimiter(server.limit, 3600.0)
         async with client_of(server, limiter=limiter, retry=RetryPolicy(base_delay=0.0)) as comfy:

@@ -114,7 +114,7 @@ async def test_nothing_over_the_limit(place: tuple[str, str], count: int) -> Non
 
 @pytest.mark.slow
 async def test_one_refusal_stops_all(place: tuple[str, str]) -> None:
-    """When somebody else used up the budget, one process gets the 429, and nobody sends until the cooldown is over."""
+    """When another program used up the budget, one process gets the 429, and none sends until the cooldown is over."""
     async with (
         LocalServer(limit=LIMIT, speed=SPEED, latency=0.2) as server,
         working(server, place, 3) as workers,
@@ -135,7 +135,7 @@ async def test_one_refusal_stops_all(place: tuple[str, str]) -> None:
 
 @pytest.mark.slow
 async def test_killed_process(place: tuple[str, str]) -> None:
-    """A process that is killed with requests in flight harms nobody, and its slots come back."""
+    """A process that is killed with requests in flight delays no other, and its slots come back."""
     async with (
         LocalServer(limit=LIMIT, speed=SPEED, latency=2.0) as server,
         working(server, place, 2) as workers,
@@ -156,7 +156,7 @@ async def test_killed_process(place: tuple[str, str]) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("policy", ["local", "wait"])
 async def test_redis_is_killed_under_load(redis_server: RedisServer, policy: str) -> None:
-    """No crash, nobody is stuck, and the server never counts one too many."""
+    """No crash, no process is stuck, and the server never counts one too many."""
     redis_server.settle("e2e", LIMIT, 10.0 / SPEED)
     place = ("redis", redis_server.url)
     options: dict[str, Any] = {"on_unavailable": policy, "assumed_processes": 3}

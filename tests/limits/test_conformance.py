@@ -72,7 +72,7 @@ class Setting:
             await asyncio.sleep(seconds + self.slack)
 
     async def until(self, condition: Callable[[], bool], *, periods: float = 0.0, seconds: float = 0.0) -> None:
-        """Let so much time pass; then something must hold. On a real clock, when nobody knows who else is busy, it may
+        """Let so much time pass; then something must hold. On a real clock, on a machine that may be busy, it may
         take longer.
         """
         if isinstance(self.clock, FakeClock):
@@ -119,7 +119,7 @@ class Crowd:
         return task
 
     async def end(self) -> None:
-        """Cancel whoever still waits, and look whether anything went wrong."""
+        """Cancel those that still wait, and check that nothing went wrong."""
         for task in self.tasks:
             task.cancel()
         for result in await asyncio.gather(*self.tasks, return_exceptions=True):
@@ -205,7 +205,7 @@ async def test_slot_is_free_a_period_after_its_answer(setting: Setting) -> None:
 
 
 async def test_dropped_permit_counts_as_arrived(setting: Setting) -> None:
-    """A permit that nobody settles gives its slot back a period after it was let go of."""
+    """A permit that is dropped unsettled gives its slot back a period later."""
     async with setting.limiter(1) as limiter:
         (await limiter.acquire()).__repr__()
         let_go = setting.now()
@@ -250,7 +250,7 @@ async def test_slow_answer_holds_its_slot_for_three_seconds(long_setting: Settin
 
 
 async def test_unsent_permit_keeps_its_slot(long_setting: Setting) -> None:
-    """A permit whose request has not left yet, for long as it may be, is nobody else's."""
+    """A permit whose request has not left yet, for however long, keeps its slot."""
     async with long_setting.limiter(1) as limiter:
         permit = await limiter.acquire()
         crowd = Crowd(long_setting, limiter)
@@ -275,7 +275,7 @@ async def test_first_come_first_served(setting: Setting) -> None:
 
 
 async def test_higher_lanes_first(setting: Setting) -> None:
-    """Whoever sits and waits goes before a batch, and the batch gets its share all the same."""
+    """Interactive requests go before a batch, and the batch gets its share all the same."""
     async with setting.limiter() as limiter:
         crowd = Crowd(setting, limiter)
         for place in range(LIMIT):
@@ -306,7 +306,7 @@ async def test_lower_lane_gets_one_in_eight(setting: Setting) -> None:
 
 
 async def test_cancelled_waiters_leave_no_trace(setting: Setting) -> None:
-    """Whoever does not wait any more takes no slot."""
+    """A waiter that was cancelled takes no slot."""
     async with setting.limiter() as limiter:
         crowd = Crowd(setting, limiter)
         for name in range(LIMIT + 50):
@@ -350,7 +350,7 @@ async def at_grant(limiter: Limiter, action: Callable[[], object]) -> None:
 
 
 async def test_refund(setting: Setting) -> None:
-    """The slot of a request that never left is free at once, for whoever is next."""
+    """The slot of a request that never left is free at once, for the next waiter."""
     async with setting.limiter(1) as limiter:
         permit = await limiter.acquire()
         crowd = Crowd(setting, limiter)
@@ -445,7 +445,7 @@ async def test_refused_go_first_in_order(setting: Setting) -> None:
 
 
 async def test_max_wait_refused_at_once(setting: Setting) -> None:
-    """Whoever will not wait for so long is told at once how long it would be."""
+    """A wait that is certainly too long is refused at once, with how long it would be."""
     async with setting.limiter(1) as limiter:
         with await limiter.acquire():
             pass
@@ -475,7 +475,7 @@ async def test_max_wait_refused_at_the_deadline(setting: Setting) -> None:
 
 
 async def test_max_wait_suffices(setting: Setting) -> None:
-    """Whoever is patient enough is served."""
+    """A waiter that allows enough time is served."""
     async with setting.limiter(1) as limiter:
         (await limiter.acquire(max_wait=0.5)).arrived()
         await setting.run()
@@ -497,7 +497,7 @@ async def test_max_wait_suffices(setting: Setting) -> None:
     ids=str,
 )
 async def test_bad_acquire(setting: Setting, options: dict[str, Any]) -> None:
-    """What makes no sense is refused, and nobody waits afterwards."""
+    """An invalid argument is refused, and leaves no waiter."""
     async with setting.limiter() as limiter:
         with pytest.raises(InvalidArgumentError):
             await limiter.acquire(**options)
@@ -506,7 +506,7 @@ async def test_bad_acquire(setting: Setting, options: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("seconds", [-1.0, float("inf"), float("nan"), "1", True], ids=str)
 async def test_bad_cooldown(setting: Setting, seconds: Any) -> None:
-    """What makes no sense is refused."""
+    """An invalid number is refused."""
     async with setting.limiter() as limiter:
         with pytest.raises(InvalidArgumentError, match="cooldown"):
             limiter.cool_down(seconds)
@@ -526,7 +526,7 @@ async def test_bad_cooldown(setting: Setting, seconds: Any) -> None:
     ids=str,
 )
 async def test_bad_options(setting: Setting, options: dict[str, Any]) -> None:
-    """What makes no sense is refused when the limiter is made."""
+    """An invalid option is refused when the limiter is made."""
     with pytest.raises(InvalidArgumentError, match=next(iter(options))):
         async with setting.limiter(**options):
             pass
@@ -575,7 +575,7 @@ async def test_smooth(setting: Setting) -> None:
 
 
 async def test_auto_turns_smooth(setting: Setting) -> None:
-    """A 429 that the count cannot explain makes requests go one by one; an early one is somebody else's doing."""
+    """A 429 that the count cannot explain makes requests go one by one; an early one is explained by other programs."""
     async with setting.limiter() as limiter:
         with await limiter.acquire():
             pass

@@ -76,7 +76,7 @@ class Process:
 @on_one_loop
 @pytest.mark.parametrize("seed", range(2))
 async def test_shared_budget(path: Path, clock: FakeClock, seed: int) -> None:
-    """Several saturated processes keep the limit together, use all of it, and get the same, whoever came first."""
+    """Several saturated processes keep the limit together, use all of it, and get the same, in whatever order they came."""
     chance = random.Random(seed)
     processes = []
     for width in (16, 3, 16, 6):
@@ -218,7 +218,7 @@ async def test_second_program_knows_the_first(path: Path, clock: FakeClock) -> N
     assert second.snapshot().next_free_in == pytest.approx(PERIOD + GUARD)
 
 
-# Whoever dies or stands still
+# Processes that die or stand still
 
 
 async def test_killed_with_slots_in_flight(path: Path, clock: FakeClock) -> None:
@@ -246,7 +246,7 @@ async def test_killed_with_slots_in_flight(path: Path, clock: FakeClock) -> None
 
 
 async def test_lease_is_extended_while_it_is_needed(path: Path, clock: FakeClock) -> None:
-    """A permit that waits for its connection keeps its slot; nobody else gets it."""
+    """A permit that waits for its connection keeps its slot."""
     first, second = (FileLimiter(path, limit=1, period=PERIOD, clock=clock) for _ in range(2))
     permit = await first.acquire()
     task = asyncio.create_task(second.acquire())

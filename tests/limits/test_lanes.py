@@ -63,7 +63,7 @@ def test_share_of_one_lower_lane(loop: asyncio.AbstractEventLoop) -> None:
 
 
 def test_newcomer_passes_the_crowd(loop: asyncio.AbstractEventLoop) -> None:
-    """Whenever somebody comes to the highest lane, at most two of lower lanes go before."""
+    """Whenever a newcomer joins the highest lane, at most two of lower lanes go before."""
     lanes = Lanes()
     fill(lanes, loop, BULK, 10_000)
     fill(lanes, loop, NORMAL, 10_000)

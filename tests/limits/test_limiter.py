@@ -1,4 +1,4 @@
-"""LocalLimiter: exact, fair, first come first served, and no trace of whoever left."""
+"""LocalLimiter: exact, fair, first come first served, and no trace of cancelled waiters."""
 
 import asyncio
 import itertools
@@ -62,7 +62,7 @@ def crowd(limiter: LocalLimiter, clock: FakeClock) -> Crowd:
     ids=str,
 )
 def test_bad_options(options: dict[str, Any]) -> None:
-    """What makes no sense is refused when the limiter is made."""
+    """An invalid option is refused when the limiter is made."""
     with pytest.raises(InvalidArgumentError):
         LocalLimiter(**options)
 
@@ -89,7 +89,7 @@ def test_bad_cooldown(limiter: LocalLimiter, seconds: Any) -> None:
     ids=str,
 )
 async def test_bad_acquire(limiter: LocalLimiter, crowd: Crowd, options: dict[str, Any], crowded: bool) -> None:
-    """What makes no sense is refused, whether a slot is free or not, and leaves no trace."""
+    """An invalid argument is refused, whether a slot is free or not, and leaves no trace."""
     (await limiter.acquire()).refund()
     for index in range(6 if crowded else 0):
         crowd.send(index)
@@ -185,7 +185,7 @@ async def test_first_come_first_served(crowd: Crowd, clock: FakeClock) -> None:
 
 
 async def test_newcomer_does_not_overtake_granted(limiter: LocalLimiter, clock: FakeClock) -> None:
-    """Whoever comes in the turn in which others were granted goes after them, though a slot is free."""
+    """A newcomer in the turn in which others were granted goes after them, though a slot is free."""
     order = []
 
     async def come(name: str) -> None:
@@ -318,7 +318,7 @@ async def test_cancelled_deadlines_are_swept(limiter: LocalLimiter, crowd: Crowd
 
 
 async def test_refused_at_once(limiter: LocalLimiter, crowd: Crowd) -> None:
-    """When the estimate is already too long, nobody waits for nothing."""
+    """A wait that is certainly too long is refused at once."""
     for index in range(12):
         crowd.send(index)
     await turns()
@@ -346,7 +346,7 @@ async def test_refused_at_the_deadline(limiter: LocalLimiter, clock: FakeClock) 
 
 
 async def test_patience_suffices(limiter: LocalLimiter, crowd: Crowd, clock: FakeClock) -> None:
-    """Whoever may wait long enough gets its permit, with its deadline forgotten."""
+    """A waiter that allows enough time gets its permit, with its deadline forgotten."""
     for index in range(4):
         await crowd.come(index)
     task = crowd.send("patient", NORMAL, 10.01)
@@ -394,7 +394,7 @@ async def test_nothing_is_granted_while_closed(limiter: LocalLimiter, crowd: Cro
 
 
 async def test_gate_closes_after_the_grant(limiter: LocalLimiter, crowd: Crowd, clock: FakeClock) -> None:
-    """Whoever was granted in the turn in which the gate closes does not go, and keeps its place."""
+    """A waiter that was granted in the turn in which the gate closes does not go, and keeps its place."""
     permits = [await limiter.acquire() for _ in range(4)]
     for name in "abc":
         crowd.send(name)
@@ -473,7 +473,7 @@ async def test_requeue_with_patience(limiter: LocalLimiter, clock: FakeClock) ->
 
 
 async def test_gate_is_logged(limiter: LocalLimiter, clock: FakeClock, caplog: pytest.LogCaptureFixture) -> None:
-    """Closing and opening are told once each."""
+    """Closing and opening are logged once each."""
     caplog.set_level(logging.INFO, "comfycontrol_async.limits")
     for _ in range(3):
         limiter.cool_down(10.0)
@@ -514,7 +514,7 @@ async def test_auto_turns_smooth(clock: FakeClock) -> None:
         (await limiter.acquire()).arrived()
 
 
-async def test_early_refusal_is_somebody_elses(clock: FakeClock) -> None:
+async def test_early_refusal_is_explained(clock: FakeClock) -> None:
     """As long as no more than the limit was sent in all, a 429 is explained: others have used the budget."""
     limiter = LocalLimiter(40, 10.0, clock=clock)
     for _ in range(40):
@@ -565,7 +565,7 @@ async def test_timers_per_admission(clock: FakeClock) -> None:
 
 
 async def test_timer_moves_forward(limiter: LocalLimiter, crowd: Crowd, clock: FakeClock) -> None:
-    """A timer for the hold cap is moved when an answer comes before: nobody waits for longer than needed."""
+    """A timer for the hold cap is moved when an answer comes before: no waiter waits for longer than needed."""
     permits = [await limiter.acquire() for _ in range(4)]
     crowd.send("next")
     for permit in permits:
@@ -763,7 +763,7 @@ async def test_how_long_a_cooldown_lasts(
 async def test_long_gate_is_logged_once(
     limiter: LocalLimiter, crowd: Crowd, clock: FakeClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Those who wait behind a gate of more than 30 s are told for how long, once for each cooldown."""
+    """That requests wait behind a gate of more than 30 s is logged, once for each cooldown."""
     limiter.cool_down(20.0)
     for name in range(3):
         crowd.send(name)

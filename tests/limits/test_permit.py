@@ -1,4 +1,4 @@
-"""Permits: settled once, whatever happens to whoever holds them, and no slot is lost."""
+"""Permits: settled once, whatever happens to their holders, and no slot is lost."""
 
 import asyncio
 import gc
@@ -125,7 +125,7 @@ async def test_kept_permit_stays_settled(limiter: LocalLimiter, clock: FakeClock
 
 
 async def test_dropped(limiter: LocalLimiter, clock: FakeClock) -> None:
-    """A permit that nobody holds any more counts as arrived."""
+    """A permit without a reference counts as arrived."""
     permit: Permit | None = await limiter.acquire()
     await clock.advance(5.0)
     del permit
@@ -136,7 +136,7 @@ async def test_dropped(limiter: LocalLimiter, clock: FakeClock) -> None:
 
 
 async def test_dropped_in_a_thread(limiter: LocalLimiter, clock: FakeClock) -> None:
-    """The last reference may go in any thread, and whoever waits is woken all the same."""
+    """The last reference may go in any thread, and waiters are woken all the same."""
     hold = [await limiter.acquire(), await limiter.acquire()]
     waiter = asyncio.create_task(limiter.acquire())
     await turns()

@@ -1,4 +1,4 @@
-"""Whatever network and callers do: never more than the limit at the server, nobody stuck, no slot lost, all in order.
+"""Whatever network and callers do: never more than the limit at the server, no waiter stuck, no slot lost, all in order.
 
 A simulated server counts arrivals as its edge does. Requests take random times there and back, get lost, are cancelled
 at any moment, are refunded, hang, and are refused and sent again; an outside client may use up the budget.
@@ -205,7 +205,7 @@ class Run:
             if all(task.done() for task in tasks.values()):
                 break
             await self.clock.advance(20.0)
-        assert all(task.done() for task in tasks.values()), "somebody is stuck"
+        assert all(task.done() for task in tasks.values()), "a waiter is stuck"
         for result in await asyncio.gather(*tasks.values(), return_exceptions=True):
             assert result is None or isinstance(result, asyncio.CancelledError), result
 

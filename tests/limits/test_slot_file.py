@@ -84,7 +84,7 @@ def test_default_path(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 async def test_file_is_the_users(path: Path, clock: FakeClock) -> None:
-    """Nobody else can read or write it, and nothing is made before it is used."""
+    """No other user can read or write it, and nothing is made before it is used."""
     limiter = FileLimiter(path, limit=4, clock=clock)
     assert not path.parent.exists()
     (await limiter.acquire()).arrived()
@@ -237,7 +237,7 @@ def test_boot_id(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 async def test_removed_file(path: Path, clock: FakeClock, caplog: pytest.LogCaptureFixture) -> None:
-    """When somebody removes the file, all meet in the new one, with the window charged."""
+    """When the file is removed, all meet in the new one, with the window charged."""
     limiters = [FileLimiter(path, limit=4, clock=clock) for _ in range(2)]
     for limiter in limiters:
         (await limiter.acquire()).arrived()

@@ -30,7 +30,7 @@ def test_worked_example() -> None:
 
 
 def test_shares_are_even() -> None:
-    """Whoever is asked in whatever order, nobody takes another's turn, and all slots are given."""
+    """In whatever order they look, none takes another's turn, and all slots are given."""
     members = [Member(had, float(name), demand) for name, (had, demand) in enumerate([(3, 9), (5, 1), (0, 9), (3, 9)])]
     moments = [0.0] * 12
     taken = [share_out(moments, 0.0, me, [other for other in members if other is not me], GRACE)[0] for me in members]

@@ -113,7 +113,7 @@ class Crowd:
         return task
 
     async def end(self) -> None:
-        """Cancel whoever still waits."""
+        """Cancel those that still wait."""
         for task in self.tasks:
             task.cancel()
         for task in self.tasks:
