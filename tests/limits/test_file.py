@@ -76,7 +76,7 @@ class Process:
 @on_one_loop
 @pytest.mark.parametrize("seed", range(2))
 async def test_shared_budget(path: Path, clock: FakeClock, seed: int) -> None:
-    """Several saturated processes keep the limit together, use all of it, and get the same, in whatever order they came."""
+    """Several saturated processes keep the limit together, use all of it, and get the same, in any order of coming."""
     chance = random.Random(seed)
     processes = []
     for width in (16, 3, 16, 6):

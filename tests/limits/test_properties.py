@@ -1,4 +1,4 @@
-"""Whatever network and callers do: never more than the limit at the server, no waiter stuck, no slot lost, all in order.
+"""Whatever network and callers do: never more than the limit at the server, none stuck, no slot lost, all in order.
 
 A simulated server counts arrivals as its edge does. Requests take random times there and back, get lost, are cancelled
 at any moment, are refunded, hang, and are refused and sent again; an outside client may use up the budget.
