@@ -25,6 +25,7 @@ from weakref import WeakValueDictionary
 import attrs
 
 from comfycontrol_async._clock import Clock
+from comfycontrol_async._loop import LoopBinding
 from comfycontrol_async.errors import ClientClosedError, ComfyControlError, KeyConflictError, NotFoundError
 from comfycontrol_async.models import WorkflowStatus, WorkflowSummary
 from comfycontrol_async.resources import WorkflowsResource
@@ -87,6 +88,7 @@ class KeyIndex:
         self._seen: OrderedDict[str, _Seen] = OrderedDict()
         self._by_key: dict[str, set[str]] = {}
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._binding = LoopBinding("client")
         self._askers: list[_Asker] = []
         self._looking: asyncio.Task[None] | None = None
         self._looked_at = float("-inf")
@@ -168,10 +170,11 @@ class KeyIndex:
 
         Raises:
             TransportError, APIError, ...: the look failed.
+            ClientLoopError: the client belongs to another event loop that is still alive.
         """
+        if self._binding.bind():  # callers that waited on a loop that is closed are gone with it
+            self._looking, self._askers, self.sending = None, [], 0
         loop = asyncio.get_running_loop()
-        if self._looking is not None and self._looking.get_loop() is not loop:
-            self._looking, self._askers = None, []  # that loop is closed, and its callers with it
         asker = _Asker(loop.create_future(), max_age, self.clock.monotonic())
         self._askers.append(asker)
         if self._looking is None or self._looking.done():
@@ -181,7 +184,7 @@ class KeyIndex:
     async def close(self) -> None:
         """Stop looking; submits that wait for a look get a ClientClosedError."""
         task, self._looking = self._looking, None
-        if task is None or task.get_loop() is not asyncio.get_running_loop():
+        if task is None or not self._binding.is_running():
             return
         _fail(self._askers, ClientClosedError("the client was closed while a keyed submit looked for its workflow"))
         task.cancel()
@@ -210,7 +213,7 @@ class KeyIndex:
         """Return the seconds until the next look may begin, or until it is asked again whether it may."""
         pause = self._looked_at + _PAUSE - now
         confirming = all(asker.max_age is None for asker in self._askers)
-        if pause <= 0 and confirming and self.sending and now - self._askers[0].since < _LONGEST_GATHERING:
+        if pause <= 0 and confirming and self.sending > 0 and now - self._askers[0].since < _LONGEST_GATHERING:
             return _PAUSE / 4
         return pause
 

@@ -63,3 +63,22 @@ async def test_background(caplog: pytest.LogCaptureFixture) -> None:
     assert "work beside the calls of a client failed" in caplog.text
     assert {task for task in asyncio.all_tasks() if task.get_name().startswith("comfycontrol")} == set()
     await background.close()
+
+
+def test_loop_after_loop() -> None:
+    """A loop that was closed before its turn was over leaves nothing behind for the next one."""
+    turns = JoinTurns()
+
+    async def join(count: int) -> None:
+        await asyncio.gather(*(turns.take() for _ in range(count)))
+
+    loop = asyncio.new_event_loop()
+    loop.call_soon(loop.stop)
+    tasks = [loop.create_task(turns.take()) for _ in range(300)]
+    loop.run_forever()
+    for task in tasks:
+        task.cancel()
+    loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+    turns._through = 7  # as it is between two turns
+    loop.close()
+    asyncio.run(join(1000))
