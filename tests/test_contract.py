@@ -54,6 +54,7 @@ LIBRARIES = {
     "orjson": "_http._decode",
     "redis": "limits.redis",
     "pyarrow": "batch._tables",
+    "fastapi": "ext.fastapi",
     "typer": "cli",
     "rich": "cli",
     "uvloop": "cli",

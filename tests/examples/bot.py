@@ -65,10 +65,7 @@ async def main(users: int) -> None:
         drawing = [asyncio.create_task(bot.draw(user, message, user)) for user, message in enumerate(messages)]
         while not all(task.done() for task in drawing):
             await asyncio.sleep(1.0)
-            for user in [
-                user for user in bot.runs if user % 10 == 9 and bot.runs[user].status in ("queued", "running")
-            ]:
-                await bot.cancel(user)
+            await asyncio.gather(*(bot.cancel(user) for user in range(9, users, 10)))
         # The first edit and the last may come at once; those between are live.
         pause = min((b - a for message in messages for a, b in pairwise(message.edits[1:-1])), default=1.0)
         count = sum(bool(message.picture) for message in messages)
