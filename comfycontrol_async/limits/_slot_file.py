@@ -104,9 +104,9 @@ class SlotFile:
     def __del__(self) -> None:
         self.close()
 
-    def lock(self) -> None:
+    def lock(self, patience: float = _PATIENCE) -> None:
         """Lock the file, and wait for that for a moment if need be; raises LockBusyError after that."""
-        if not lock_soon(self.fd, _PATIENCE):
+        if not lock_soon(self.fd, patience):
             raise LockBusyError
 
     def unlock(self) -> None:

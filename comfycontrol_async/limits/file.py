@@ -44,7 +44,10 @@ class FilePlace:
         elif self._busy_since is not None and now >= self._busy_since + self._rule.period / 2:
             file = self._replace_locked(file, now)
         try:
-            file.lock()
+            if self._busy_since is None:
+                file.lock()
+            else:
+                file.lock(patience=0.0)  # the event loop has waited once for that process
         except LockBusyError:
             if self._busy_since is None:
                 self._busy_since = now

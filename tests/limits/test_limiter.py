@@ -16,6 +16,9 @@ from comfycontrol_async.limits import Limiter, LocalLimiter, Permit, Priority
 from comfycontrol_async.testing import FakeClock
 from support.limiters import Crowd, count_futures, most_in_any_period, step, turns
 
+# Counts all that is alive, which takes a second.
+on_one_loop = pytest.mark.asyncio(loop_factories=["asyncio"])
+
 BULK, NORMAL, INTERACTIVE = Priority.BULK, Priority.NORMAL, Priority.INTERACTIVE
 
 
@@ -232,6 +235,7 @@ async def test_lower_lane_gets_its_share(clock: FakeClock) -> None:
 # Leaving
 
 
+@on_one_loop
 async def test_cancelled_waiters_leave_no_trace(limiter: LocalLimiter, crowd: Crowd, clock: FakeClock) -> None:
     """When all waiters are cancelled, nothing is left of them, not even the timer."""
     before = count_futures()
@@ -298,6 +302,7 @@ def test_closed_between_two_runs(limiter: LocalLimiter) -> None:
         assert len(held) == 4
 
 
+@on_one_loop
 async def test_cancelled_deadlines_are_swept(limiter: LocalLimiter, crowd: Crowd) -> None:
     """Waiters with a long patience that are gone do not pile up."""
     before = count_futures()
