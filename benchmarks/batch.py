@@ -153,7 +153,7 @@ def rows_of(number: int) -> Iterator[dict[str, Any]]:
 
 
 async def map_rows(place: Place, rows: int, *, outputs: bool = False) -> Told:
-    """Run all rows by `map`; told is whoever got the result."""
+    """Run all rows by `map`; told is when each result came."""
     told: Told = {}
     async with place.client() as comfy:
         async for result in comfy.map(GRAPH, rows_of(rows), concurrency=CONCURRENCY, outputs=outputs):

@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 # Seconds for which a journal that is being closed is waited for; cancelling a thousand workflows takes 280 s.
 _LONGEST_CLOSE = 600.0
-# Journals of this process that are being closed: who opens the same file waits for that.
+# Journals of this process that are being closed, by their paths.
 _closing: dict[str, Future[None]] = {}
 
 

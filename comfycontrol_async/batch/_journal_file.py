@@ -52,14 +52,14 @@ class JournalFile:
 
     def get(self, key: str) -> JournalEntry | None:
         """Return the entry of a row, None when there is none."""
-        with self._told():
+        with refusing(self.path):
             row = self._database.execute(f"SELECT {_COLUMNS} FROM entries WHERE key = ?", (key,)).fetchone()
         return None if row is None else self._entry(row)
 
     def entries(self, state: JournalState | None = None) -> Iterator[JournalEntry]:
         """Yield the entries, of one state if that is given, in order of their rows."""
         where = "" if state is None else "WHERE state = ?"
-        with self._told():
+        with refusing(self.path):
             rows = self._database.execute(
                 f"SELECT {_COLUMNS} FROM entries {where} ORDER BY position, key",
                 () if state is None else (state.value,),
@@ -69,7 +69,7 @@ class JournalFile:
 
     def summary(self) -> dict[str, int]:
         """Return how many rows are in each state."""
-        with self._told():
+        with refusing(self.path):
             found = dict(self._database.execute("SELECT state, count(*) FROM entries GROUP BY state").fetchall())
         return {state.value: found.get(state.value, 0) for state in JournalState}
 
@@ -77,7 +77,7 @@ class JournalFile:
         """Write an entry; when this returns it is durable."""
         self._see_that_it_is_there()
         values = values_of(entry)
-        with self._told():
+        with refusing(self.path):
             new = self._database.execute("SELECT 1 FROM entries WHERE key = ?", (entry.key,)).fetchone() is None
             self._database.execute("BEGIN")
             try:
@@ -94,9 +94,9 @@ class JournalFile:
     def close(self) -> None:
         """Close it: what lies in the log is moved into the file, which then says that it is closed."""
         if self._inode is not None and self._is_there():
-            with suppress(ConfigurationError), self._told():  # a full disk keeps the log, as after a kill
+            with suppress(ConfigurationError), refusing(self.path):  # a full disk keeps the log, as after a kill
                 self._set("open", "no")
-        with self._told():
+        with refusing(self.path):
             self._database.close()
 
     # Opening
@@ -155,7 +155,7 @@ class JournalFile:
     def keep_log(self) -> None:
         """Say that it is closed, if it has its log: closing a file that was read moves the log into it."""
         if _has_log(self.path):
-            with suppress(ConfigurationError), self._told():
+            with suppress(ConfigurationError), refusing(self.path):
                 self._set("open", "no")
 
     def inspect(self) -> None:
@@ -224,15 +224,9 @@ class JournalFile:
                 f"the journal {str(self.path)!r} was removed or replaced while it was in use: put it back"
             )
 
-    @contextmanager
-    def _told(self) -> Iterator[None]:
-        """Raise what SQLite says as an error of ours."""
-        with told(self.path):
-            yield
-
 
 @contextmanager
-def told(path: Path) -> Iterator[None]:
+def refusing(path: Path) -> Iterator[None]:
     """Raise whatever goes wrong with a journal's file as a ConfigurationError that names it."""
     import sqlite3
 
@@ -263,12 +257,12 @@ def open_journal(path: Path, wanted: Mapping[str, str], leftover: Callable[[], s
         ConfigurationError: it is in use, is no journal, is damaged, cannot be written, or belongs to another batch.
     """
     path = Path(os.path.abspath(path))
-    with told(path):
+    with refusing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         new = _create(path)
         journal = JournalFile(path, _connect(path))
     try:
-        with told(path):
+        with refusing(path):
             database = journal._database
             known = journal.check(wanted)  # before anything in it is changed: it may be another program's
             if not known and not new and (left := leftover()) is not None:
@@ -302,13 +296,13 @@ def read_journal(path: Path) -> JournalFile:
         ConfigurationError: there is none, it is in use, or it is damaged.
     """
     path = Path(os.path.abspath(path))
-    with told(path):
+    with refusing(path):
         if not path.exists():
             raise ConfigurationError(f"there is no journal {str(path)!r}")
         _check_kind(path)
         journal = JournalFile(path, _connect(path))
     try:
-        with told(path):
+        with refusing(path):
             journal.check_to_read()
             journal.inspect()
             journal.keep_log()

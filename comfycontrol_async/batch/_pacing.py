@@ -16,10 +16,12 @@ _LONGEST_HOLD = 8
 class Pace:
     """Lets the requests of a batch out one by one where the budget is short, outputs before submits.
 
-    Requests that leave in a burst come free in a burst, a period later, and so on for ever: in between there is no slot
-    for a look at what has ended, nor for anybody else. Half of the budget may go at once; after that there is one
-    request each `period / limit`, which is as many. And the line before the limiter is kept short, so that one who runs
-    a single workflow beside the batch does not stand behind it.
+    Slots that are taken in a burst come free in a burst, one period later: in between no poll and no other caller gets
+    one. So half of the budget may be used at once, and after that one request leaves each `period / limit`, which is
+    the same rate. The limiter's queue stays short, so that a single submit beside the batch does not wait behind it.
+
+    The stages of the limiter do not replace this (1,000 workflows, benchmarks/batch.py): without it 5 submits beside a
+    batch of 5,000 rows wait 1.0 window instead of 0.6 at the most, and results are known after 8 s instead of 1.3.
     """
 
     def __init__(self, limits: Callable[[], RateLimitSnapshot], clock: Clock) -> None:
@@ -30,12 +32,12 @@ class Pace:
         self._next_at = -math.inf
         self._step = 0.0
         self._held = 0
-        # How many may still go at once, as was found a moment ago.
+        # How many may still leave at once, by the snapshot that is good until `_known_until`.
         self._at_once = 0
         self._known_until = -math.inf
 
     async def turn(self, *, first: bool) -> None:
-        """Wait for one's turn; who goes first goes before all others."""
+        """Wait until this request may leave; with `first`, before all others."""
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting[0 if first else 1].append(waiter)
         if self._timer is None:
@@ -43,7 +45,7 @@ class Pace:
         await waiter
 
     def close(self) -> None:
-        """Let no row out any more."""
+        """Let no request out any more."""
         if self._timer is not None:
             self._timer.cancel()
 
@@ -66,7 +68,7 @@ class Pace:
                 self._next_at = (self._next_at if now - self._next_at < self._step else now) + self._step
 
     def _must_hold(self, now: float) -> bool:
-        """Tell whether others should go first, and find out how fast requests may leave."""
+        """Return True if other callers should go first; update how fast requests may leave."""
         if self._at_once <= 0 or now >= self._known_until:
             limits = self._limits()
             if now >= self._known_until:

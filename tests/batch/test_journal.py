@@ -49,7 +49,7 @@ async def test_entries(tmp_path: Path) -> None:
     await journal.close()
     again = await opened(tmp_path / "new" / "batch.db")
     assert await again.get(full.key) == full
-    assert await again.get("nobody") is None
+    assert await again.get("absent") is None
     assert [(it.key, it.name) for it in await again.entries(JournalState.SUBMITTING)] == [("b", "changed"), ("a", "")]
     assert await again.entries(JournalState.FAILED) == []
     await again.close()

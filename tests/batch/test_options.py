@@ -50,7 +50,7 @@ def options(**given: Any) -> BatchOptions:
     ],
 )
 def test_bad_options(given: dict[str, Any], text: str) -> None:
-    """An option that makes no sense is refused, with its name."""
+    """An option that is invalid is refused, with its name."""
     with pytest.raises(InvalidArgumentError, match=text):
         options(**given)
 

@@ -107,7 +107,7 @@ class TestPace:
         assert world.moments == [0.0, 0.4, 0.5, 0.75]
 
     async def test_cancelled(self) -> None:
-        """One who is cancelled takes nobody's turn; closing leaves no timer."""
+        """A waiter that is cancelled takes no turn; closing leaves no timer."""
         world = PaceWorld(0)
         world.ask("submit", 4)
         await world.clock.advance(0.1)

@@ -286,6 +286,6 @@ class TestProcesses:
 
     @pytest.mark.slow
     @pytest.mark.timeout(600)
-    async def test_killed_fifty_times(self, tmp_path: Path) -> None:
-        """`kill -9` at fifty random moments of 200 rows loses and doubles nothing."""
-        await kill_and_resume(tmp_path, kills=50, rows=200, draw=random.Random())
+    async def test_killed_sixty_times(self, tmp_path: Path) -> None:
+        """`kill -9` at sixty random moments of 200 rows loses and doubles nothing."""
+        await kill_and_resume(tmp_path, kills=60, rows=200, draw=random.Random())
