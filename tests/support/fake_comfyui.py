@@ -9,23 +9,25 @@ import itertools
 import json
 import re
 import uuid
+from pathlib import Path
 from typing import Any, Self
 
 import attrs
 from aiohttp import WSMsgType, web
 
+from comfycontrol_async import NodeDefinitions
+from comfycontrol_async.graph._validate import Fault, needed_by, output_nodes, validate
 from comfycontrol_async.testing._png import write_png
 
 Json = dict[str, Any]
-_REQUIRED = {
-    "SaveImage": "images",
-    "SaveVideo": "video",
-    "PreviewImage": "images",
-    "ImageBlur": "image",
-    "LoadImage": "image",
+_INFO: Json = json.loads((Path(__file__).parents[1] / "data" / "comfyui" / "object_info.json").read_text())
+_TEXTS = {name: ["STRING", {}] for name in ("string", "regex_pattern", "replace")}
+_MORE: dict[str, Json] = {
+    "ImageBatch": {"input": {"required": {"image1": ["IMAGE"], "image2": ["IMAGE"]}}, "output": ["IMAGE"]},
+    "RegexReplace": {"input": {"required": _TEXTS}, "output": ["STRING"]},
 }
-_OUTPUTS = ("SaveImage", "SaveVideo", "PreviewImage", "PreviewAny")
-_CLASSES = (*_REQUIRED, "EmptyImage", "ImageBatch", "RegexReplace", "PreviewAny")
+_DEFINITIONS = NodeDefinitions({**_INFO, **{name: {**info, "output_node": False} for name, info in _MORE.items()}})
+_SAVERS = ("SaveImage", "SaveVideo", "PreviewImage")
 
 
 @attrs.define(eq=False)
@@ -36,12 +38,13 @@ class Prompt:
     id: str
     graph: Json
     client_id: str
+    outputs: list[str]
     interrupted: bool = False
 
     @property
     def row(self) -> list[Any]:
         """The prompt as /queue shows it."""
-        return [self.number, self.id, self.graph, {"client_id": self.client_id}, []]
+        return [self.number, self.id, self.graph, {"client_id": self.client_id}, self.outputs]
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -160,46 +163,37 @@ class FakeComfyUI:
     async def _prompt(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
         graph = body["prompt"]
-        refused = self._refusal(graph)
-        if refused is not None:
-            return web.json_response(refused, status=400)
+        error, node_errors, outputs = self._validate(graph)
+        if error is not None:
+            return web.json_response({"error": error, "node_errors": node_errors}, status=400)
         number = next(self._numbers)
         prompt_id = body.get("prompt_id") or str(uuid.uuid4())
         self.posted.append(body)
-        self.pending.append(Prompt(number, prompt_id, graph, body.get("client_id", "")))
+        self.pending.append(Prompt(number, prompt_id, graph, body.get("client_id", ""), outputs))
         self._more.set()
         if self.lost_answers:
             self.lost_answers -= 1
             assert request.transport is not None
             request.transport.abort()
-        return web.json_response({"prompt_id": prompt_id, "number": number, "node_errors": {}})
+        return web.json_response({"prompt_id": prompt_id, "number": number, "node_errors": node_errors})
 
-    def _refusal(self, graph: Json) -> Json | None:
-        def answer(error: Json, nodes: Json) -> Json:
-            return {"error": {"details": "", "extra_info": {}, **error}, "node_errors": nodes}
-
-        for id, node in graph.items():
-            if node["class_type"] not in _CLASSES:
-                message = f"Cannot execute because node {node['class_type']} does not exist."
-                return answer({"type": "invalid_prompt", "message": message, "details": f"Node ID '#{id}'"}, {})
-        if not any(node["class_type"] in _OUTPUTS for node in graph.values()):
-            return answer({"type": "prompt_no_outputs", "message": "Prompt has no outputs"}, {})
-        faults: Json = {}
-        for id, node in graph.items():
-            name, inputs = _REQUIRED.get(node["class_type"], ""), node["inputs"]
-            error = None
-            if name and name not in inputs:
-                error = {"type": "required_input_missing", "message": "Required input is missing", "details": name}
-            elif (
-                name == "image" and isinstance(inputs[name], str) and ("input", *_split(inputs[name])) not in self.files
-            ):
-                details = f"image - Invalid image file: {inputs[name]}"
-                error = {"type": "custom_validation_failed", "message": "Custom validation failed for node"}
-                error["details"] = details
-            if error:
-                faults[id] = {"errors": [error], "dependent_outputs": [], "class_type": node["class_type"]}
+    def _validate(self, graph: Json) -> tuple[Json | None, Json, list[str]]:
+        """Return the error of a graph as a whole, those of its nodes, and the outputs that can run."""
+        faults = [fault for fault in validate(graph, _DEFINITIONS) if not self._has(fault)]
+        for fault in faults:
+            if fault.type in ("invalid_prompt", "prompt_no_outputs"):
+                return _error(fault), {}, []
+        nodes: Json = {}
+        for fault in faults:
+            node = nodes.setdefault(fault.node, {"errors": [], "dependent_outputs": [], "class_type": fault.class_type})
+            node["errors"].append(_error(fault))
+        needed = {output: needed_by(graph, _DEFINITIONS, output) for output in output_nodes(graph, _DEFINITIONS)}
+        outputs = [output for output, ids in needed.items() if not nodes.keys() & ids]
         whole = {"type": "prompt_outputs_failed_validation", "message": "Prompt outputs failed validation"}
-        return answer(whole, faults) if faults else None
+        return (None if outputs else {**whole, "details": "", "extra_info": {}}), nodes, outputs
+
+    def _has(self, fault: Fault) -> bool:
+        return fault.on_disk and ("input", *_split(str(fault.received))) in self.files
 
     async def _queue(self, _: web.Request) -> web.StreamResponse:
         running = [self.running.row] if self.running else []
@@ -282,7 +276,8 @@ class FakeComfyUI:
         if cached is not None:
             return cached, ("execution_success", {})
         await asyncio.sleep(self.seconds)
-        for id, node in prompt.graph.items():
+        needed = set().union(*(needed_by(prompt.graph, _DEFINITIONS, output) for output in prompt.outputs))
+        for id, node in [(id, node) for id, node in prompt.graph.items() if id in needed]:
             kind = {"node_id": id, "node_type": node["class_type"]}
             for _ in range(int(self.blur / 0.02) if node["class_type"] == "ImageBlur" else 0):
                 if not prompt.interrupted:
@@ -303,7 +298,7 @@ class FakeComfyUI:
             re.compile(inputs["regex_pattern"])
         if kind == "PreviewAny":
             return {id: {"text": ["a text"]}}
-        if kind not in _OUTPUTS:
+        if kind not in _SAVERS:
             return {}
         count = 1 if kind == "SaveVideo" else self._batch(graph, inputs.get("images", ["", 0])[0])
         folder = "temp" if kind == "PreviewImage" else "output"
@@ -322,6 +317,10 @@ class FakeComfyUI:
         inputs = graph.get(id, {"inputs": {}})["inputs"]
         links = [value[0] for value in inputs.values() if isinstance(value, list)]
         return int(inputs.get("batch_size", sum(self._batch(graph, link) for link in links) or 1))
+
+
+def _error(fault: Fault) -> Json:
+    return {"type": fault.type, "message": fault.message, "details": fault.details, "extra_info": {}}
 
 
 def _split(path: str) -> tuple[str, str]:

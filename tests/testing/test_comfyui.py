@@ -7,15 +7,17 @@ import os
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
 from aiohttp import web
 
-from comfycontrol_async.testing import ComfyUIError, LocalServer, read_png_text
+from comfycontrol_async.testing import ComfyUIError, Failure, LocalServer, read_png_text
 from comfycontrol_async.testing._png import write_png
 from comfycontrol_async.testing.server import _runner
+from comfycontrol_async.testing.server._comfyui import outcome_of, saved_files
 from support.bare_api import Api, serving
 from support.fake_comfyui import FakeComfyUI
 from support.waiting import eventually
@@ -51,6 +53,7 @@ def slow(steps: int = 20) -> dict[str, Any]:
     return made
 
 
+SAVE = {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "pic"}}
 BROKEN = {
     "1": {"class_type": "RegexReplace", "inputs": {"string": "abc", "regex_pattern": "(unclosed", "replace": "x"}},
     "2": {"class_type": "PreviewAny", "inputs": {"source": ["1", 0]}},
@@ -148,7 +151,7 @@ async def test_upload(api: Api) -> None:
 async def test_upload_under_another_name(api: Api, fake: FakeComfyUI) -> None:
     """When ComfyUI keeps a file under another name, that is the one that the graph gets."""
     made = {"1": {"class_type": "LoadImage", "inputs": {"image": "$file(image)"}}}
-    made["2"] = {"class_type": "SaveImage", "inputs": {"images": ["1", 0]}}
+    made["2"] = SAVE
     first = await api.create(made, **{"$image": b"one"})
     await ended(api, first)
     (key,) = [key for key in fake.files if key[0] == "input"]
@@ -164,19 +167,22 @@ async def test_upload_under_another_name(api: Api, fake: FakeComfyUI) -> None:
     [
         pytest.param({"1": {"class_type": "NoSuch", "inputs": {}}}, "1", "invalid_prompt", "NoSuch", id="class"),
         pytest.param(
-            {"1": {"class_type": "SaveImage", "inputs": {}}}, "1", "required_input_missing", "images", id="missing"
+            {"2": {"class_type": "SaveImage", "inputs": {"filename_prefix": "x"}}},
+            "2",
+            "required_input_missing",
+            "images",
+            id="missing",
         ),
         pytest.param({"1": {"class_type": "EmptyImage", "inputs": {}}}, None, "prompt_no_outputs", "", id="no-output"),
         pytest.param(
-            {"1": {"class_type": "SaveImage", "inputs": {"images": ["9", 0]}}},
-            "1",
+            {"2": {"class_type": "SaveImage", "inputs": {"images": ["9", 0], "filename_prefix": "x"}}},
+            "2",
             "exception_during_inner_validation",
             "there is no node '9'",
             id="absent",
         ),
         pytest.param(
-            {"1": {"class_type": "LoadImage", "inputs": {"image": "absent.png"}}}
-            | {"2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0]}}},
+            {"1": {"class_type": "LoadImage", "inputs": {"image": "absent.png"}}, "2": SAVE},
             "1",
             "custom_validation_failed",
             "absent.png",
@@ -189,6 +195,34 @@ async def test_refused(api: Api, made: Any, node: str | None, kind: str, text: s
     full = await ended(api, await api.create(made))
     assert (full["status"], full["error_node"], full["exception_type"]) == ("invalid", node, kind)
     assert text in full["exception_message"]
+
+
+async def test_partly_valid(api: Api, caplog: pytest.LogCaptureFixture) -> None:
+    """Of two outputs the one that is valid runs, as on ComfyUI, and a warning names the other's fault."""
+    made = {**fresh(), "3": {"class_type": "SaveImage", "inputs": {"filename_prefix": "other"}}}
+    id = await api.create(made)
+    assert (await ended(api, id))["status"] == "completed"
+    assert [name.rpartition("_0000")[0] for name in await names(api, id)] == ["pic"]
+    (record,) = [record for record in caplog.records if record.levelname == "WARNING"]
+    assert f"workflow {id} runs without what node 3 is needed for: Required input is missing" in record.getMessage()
+
+
+RECORDED = Path(__file__).parents[1] / "data" / "comfyui" / "refused"
+
+
+@pytest.mark.parametrize(
+    ("name", "node", "kind"),
+    [
+        ("no_outputs", None, "prompt_no_outputs"),
+        ("out_of_range", "1", "value_smaller_than_min"),
+        ("required_input_missing", "2", "required_input_missing"),
+        ("unknown_node", "3", "invalid_prompt"),
+    ],
+)
+async def test_recorded_refusals(api: Api, name: str, node: str | None, kind: str) -> None:
+    """Graphs that a ComfyUI has refused are invalid, with the type and the node of its first error."""
+    full = await ended(api, await api.create(json.loads((RECORDED / f"{name}.json").read_text())))
+    assert (full["status"], full["error_node"], full["exception_type"]) == ("invalid", node, kind)
 
 
 @only_fake
@@ -483,6 +517,59 @@ async def test_real_limit(fake: FakeComfyUI) -> None:
         assert [(await api.call("GET", "/v1/user")).status for _ in range(3)] == [200, 200, 429]
     async with serving(comfyui=REAL or fake.url, limit=None, speed=1.0) as api:
         assert {(await api.call("GET", "/v1/user")).status for _ in range(100)} == {200}
+
+
+# What a history says
+
+ERROR = {"node_id": "2", "node_type": "KSampler", "exception_type": "ValueError", "exception_message": "no\n"}
+START = ["execution_start", {"prompt_id": "p"}]
+
+
+@pytest.mark.parametrize(
+    ("status", "outcome"),
+    [
+        pytest.param({"status_str": "success", "messages": [START]}, ("completed", None), id="success"),
+        pytest.param(
+            {"status_str": "error", "messages": [START, ["execution_interrupted", {"node_id": "4"}]]},
+            ("cancelled", None),
+            id="interrupted",
+        ),
+        pytest.param(
+            {"status_str": "error", "messages": [START, ["execution_error", ERROR]]},
+            ("failed", Failure("2", "KSampler", "ValueError", "no")),
+            id="error",
+        ),
+        pytest.param(
+            {"status_str": "error", "messages": [["execution_error", {}]]},
+            ("failed", Failure(None, None, None, None)),
+            id="error-without-facts",
+        ),
+        pytest.param(
+            {"status_str": "error"},
+            ("failed", Failure(None, None, "ExecutionError", "ComfyUI gives no reason")),
+            id="error-without-messages",
+        ),
+        pytest.param({"status_str": "success", "messages": None}, ("completed", None), id="no-messages"),
+        pytest.param(None, ("completed", None), id="no-status"),
+    ],
+)
+def test_outcomes(status: Any, outcome: Any) -> None:
+    """The messages decide how a prompt ended."""
+    assert outcome_of({"outputs": {}, "status": status}) == outcome
+
+
+def test_saved_files() -> None:
+    """Outputs are what is saved, in the order of the graph; temporary files, texts and flags are none."""
+    file = {"filename": "a.png", "subfolder": "", "type": "output"}
+    outputs = {
+        "9": {"images": [file, {**file, "filename": "b.png"}], "animated": [True]},
+        "2": {"gifs": [{**file, "filename": "c.mp4"}], "text": ["words"], "odd": None},
+        "3": {"images": [{**file, "type": "temp"}]},
+        "x": None,
+    }
+    found = saved_files({"outputs": outputs}, ["1", "2", "9"])
+    assert [(node, file["filename"]) for node, file in found] == [("2", "c.mp4"), ("9", "a.png"), ("9", "b.png")]
+    assert saved_files({"outputs": None}, []) == saved_files({}, []) == []
 
 
 # A ComfyUI that cannot be used

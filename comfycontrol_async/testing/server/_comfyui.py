@@ -1,6 +1,8 @@
 """One real ComfyUI: its requests and its websocket, and what may go wrong with them as one sentence."""
 
+import itertools
 import json
+import math
 import os
 import ssl
 from collections.abc import AsyncIterator, Mapping
@@ -19,6 +21,7 @@ Json = dict[str, Any]
 _CONNECTING = 0.8  # seconds: so that an address where nothing is gets its sentence within one
 _ANSWERING = 10.0  # seconds without a byte, for anything but the transfer of a large file
 _CHUNK = 1 << 18
+_FACTS = ("node_id", "node_type", "exception_type", "exception_message")
 _OF_NGINX = b"plain HTTP request was sent to HTTPS port"
 
 
@@ -260,14 +263,57 @@ def _refusal(answer: Any) -> Failure:
     answer = answer if isinstance(answer, dict) else {}
     whole = answer.get("error")
     whole = whole if isinstance(whole, dict) else {"message": whole}
+    of_node = first_fault(answer)
+    if of_node is not None:
+        return of_node
+    node_id = str(whole.get("details") or "").partition("#")[2].strip("'") or None  # "Node ID '#3'"
+    return Failure(node_id, None, str(whole.get("type") or "invalid_prompt"), _sentence(whole))
+
+
+def first_fault(answer: Json) -> Failure | None:
+    """Return the first error of a node in the answer to a graph: it may run in spite of it, by its other outputs."""
     nodes = answer.get("node_errors")
     for node_id, found in nodes.items() if isinstance(nodes, dict) else ():
         for error in found.get("errors") or () if isinstance(found, dict) else ():
             return Failure(node_id, found.get("class_type"), str(error.get("type")), _sentence(error))
-    node_id = str(whole.get("details") or "").partition("#")[2].strip("'") or None  # "Node ID '#3'"
-    return Failure(node_id, None, str(whole.get("type") or "invalid_prompt"), _sentence(whole))
+    return None
 
 
 def _sentence(error: Mapping[str, Any]) -> str:
     parts = [str(error.get(key) or "").strip() for key in ("message", "details")]
     return ": ".join(dict.fromkeys(filter(None, parts))) or "ComfyUI refuses the graph"
+
+
+def outcome_of(history: Mapping[str, Any]) -> tuple[str, Failure | None]:
+    """Return how a prompt ended, from what its history says.
+
+    The messages distinguish an interrupted one from a failed one, `status_str` does not. What a failed one left is no
+    output.
+    """
+    status = history.get("status")
+    status = status if isinstance(status, dict) else {}
+    messages = {name: data for name, data in status.get("messages") or () if isinstance(data, dict)}
+    if "execution_interrupted" in messages:
+        return "cancelled", None
+    error = messages.get("execution_error")
+    if error is not None:
+        facts = [str(error.get(key) or "").strip() or None for key in _FACTS]
+        return "failed", Failure(*facts)
+    if status.get("status_str") == "error":
+        return "failed", Failure(None, None, "ExecutionError", "ComfyUI gives no reason")
+    return "completed", None
+
+
+def saved_files(history: Mapping[str, Any], order: list[str]) -> list[tuple[str, dict[str, Any]]]:
+    """Return (node id, file) of the outputs in a history: what is saved, not what is temporary or a text."""
+    found: list[tuple[str, dict[str, Any]]] = []
+    outputs = history.get("outputs")
+    for node_id, keys in outputs.items() if isinstance(outputs, dict) else ():
+        lists = [files for files in keys.values() if isinstance(files, list)] if isinstance(keys, dict) else []
+        found += [(node_id, file) for file in itertools.chain(*lists) if _is_saved(file)]
+    places = {node_id: place for place, node_id in enumerate(order)}
+    return sorted(found, key=lambda item: places.get(item[0], math.inf))
+
+
+def _is_saved(file: object) -> bool:
+    return isinstance(file, dict) and bool(file.get("filename")) and file.get("type", "output") == "output"

@@ -5,10 +5,9 @@ open its queue is polled as well. A prompt that is neither queued nor in the his
 """
 
 import asyncio
-import itertools
-import math
+import logging
 import uuid
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -16,10 +15,20 @@ from typing import Any
 import attrs
 
 from comfycontrol_async._clock import SYSTEM_CLOCK
-from comfycontrol_async.testing.server._comfyui import ComfyUI, ComfyUIError, Json, PromptRefusedError
+from comfycontrol_async.testing.server._comfyui import (
+    ComfyUI,
+    ComfyUIError,
+    Json,
+    PromptRefusedError,
+    first_fault,
+    outcome_of,
+    saved_files,
+)
 from comfycontrol_async.testing.server._life import Failure
 from comfycontrol_async.testing.server._outputs import safe_name
 from comfycontrol_async.testing.server._workflows import WorkflowRecord
+
+_LOGGER = logging.getLogger("comfycontrol_async.testing")
 
 # Real seconds
 _POLL = 0.5
@@ -186,6 +195,10 @@ class ComfyUIRunner:
                 raise
         else:
             record.prompt_id = str(answer.get("prompt_id") or record.prompt_id)
+            fault = first_fault(answer)
+            if fault is not None:
+                message = "workflow %s runs without what node %s is needed for: %s"
+                _LOGGER.warning(message, record.id, fault.node_id, fault.exception_message)
 
     async def _arrived(self, prompt_id: str) -> bool:
         """Return whether a prompt is queued, runs or has run; it may take a moment to show."""
@@ -353,38 +366,3 @@ class ComfyUIRunner:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-
-def outcome_of(history: Mapping[str, Any]) -> tuple[str, Failure | None]:
-    """Return how a prompt ended, from what its history says.
-
-    The messages distinguish an interrupted one from a failed one, `status_str` does not. What a failed one left is no
-    output.
-    """
-    status = history.get("status")
-    status = status if isinstance(status, dict) else {}
-    messages = {name: data for name, data in status.get("messages") or () if isinstance(data, dict)}
-    if "execution_interrupted" in messages:
-        return "cancelled", None
-    error = messages.get("execution_error")
-    if error is not None:
-        texts = [str(error.get(key) or "").strip() for key in ("node_type", "exception_type", "exception_message")]
-        return "failed", Failure(str(error.get("node_id")), *texts)
-    if status.get("status_str") == "error":
-        return "failed", Failure(None, None, "ExecutionError", "ComfyUI gives no reason")
-    return "completed", None
-
-
-def saved_files(history: Mapping[str, Any], order: list[str]) -> list[tuple[str, dict[str, Any]]]:
-    """Return (node id, file) of the outputs in a history: what is saved, not what is temporary or a text."""
-    found: list[tuple[str, dict[str, Any]]] = []
-    outputs = history.get("outputs")
-    for node_id, keys in outputs.items() if isinstance(outputs, dict) else ():
-        lists = [files for files in keys.values() if isinstance(files, list)] if isinstance(keys, dict) else []
-        found += [(node_id, file) for file in itertools.chain(*lists) if _is_saved(file)]
-    places = {node_id: place for place, node_id in enumerate(order)}
-    return sorted(found, key=lambda item: places.get(item[0], math.inf))
-
-
-def _is_saved(file: object) -> bool:
-    return isinstance(file, dict) and bool(file.get("filename")) and file.get("type", "output") == "output"
