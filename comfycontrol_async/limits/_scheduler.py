@@ -45,7 +45,7 @@ from comfycontrol_async.limits._store import Slot, SlotStore, Taken
 log = logging.getLogger("comfycontrol_async.limits")
 
 _NORMAL, _OTHER = Priority.NORMAL, Stage.OTHER
-_OPEN = -math.inf
+_OPEN, _ENDLESS = -math.inf, math.inf
 # Until when a task waits, and how many seconds it allowed for that.
 Patience = tuple[float, float]
 # Seconds of a cooldown from which on it is logged that requests wait for its end.
@@ -117,7 +117,7 @@ class Scheduler:
             if priority is _NORMAL and stage is _OTHER and self._free and self._free[0] <= self._monotonic():
                 self._free.popleft()
                 slot = next(self._numbers)
-                self._in_flight[slot] = math.inf
+                self._in_flight[slot] = _ENDLESS
                 return self._permit_type(self._ledger, slot, slot)
             if (permit := self._take_now(priority, stage)) is not None:
                 return permit
