@@ -9,11 +9,12 @@ from support.odd_streams import ODD, REFUSALS, odd_server
 from support.services import ID, client_at
 
 # A hundred times as fast as by default: a quiet stream is dropped after 0.3 s, an old one after 3 s.
-WATCH = WatchPolicy(min_interval=0.01, max_interval=0.1)
+# Polls may fail for 12 s, as they do on a machine that is busy with these clients and servers.
+WATCH = WatchPolicy(min_interval=0.01, max_interval=1.0)
 RETRY = RetryPolicy(attempts=2, base_delay=0.01)
-TIMEOUTS = Timeouts(connect=2.0, read=0.5, total=2.0)
+TIMEOUTS = Timeouts(connect=5.0, read=1.0, total=5.0)
 # Seconds within which a wait ends: the age of a stream and two attempts that time out, with room for a busy machine.
-BOUND = 30.0
+BOUND = 60.0
 
 
 async def wait(odd: str, refusal: str) -> str:
@@ -30,7 +31,7 @@ async def wait(odd: str, refusal: str) -> str:
 
 
 @pytest.mark.parametrize(
-    "refusal", [pytest.param(refusal, marks=[] if refusal == "odd" else pytest.mark.slow) for refusal in REFUSALS]
+    "refusal", [pytest.param(refusal, marks=[] if refusal == "403-page" else pytest.mark.slow) for refusal in REFUSALS]
 )
 async def test_every_wait_ends(refusal: str) -> None:
     """All kinds of odd streams end with the workflow, for one way to refuse those that follow."""
