@@ -18,39 +18,25 @@ log = logging.getLogger("comfycontrol_async.http")
 class Call:
     """One call on its way: counts attempts, measures, and reports each fact once."""
 
-    __slots__ = (
-        "_begun",
-        "_clock",
-        "_error",
-        "_hooks",
-        "_request_id",
-        "_seconds",
-        "_sent",
-        "_status",
-        "_wait",
-        "_waits",
-        "counted",
-        "first_sent",
-        "method",
-        "path",
-        "tries",
-    )
+    # Attempts; those that count for the retry policy, which refused ones do not; and when the first was sent.
+    tries = 0
+    counted = 0
+    first_sent = 0.0
+    # Defaults of the class: a call that succeeds at once, as most do, changes few of them.
+    _wait = 0.0
+    _waits = 0.0
+    _seconds = 0.0
+    _status: int | None = None
+    _error: BaseException | None = None
+    _request_id: str | None = None
 
     def __init__(self, method: str, path: str, hooks: Hooks, clock: Clock) -> None:
         self.method = method
         self.path = path
-        # Attempts; those that count for the retry policy, which refused ones do not; and when the first was sent.
-        self.tries = 0
-        self.counted = 0
-        self.first_sent = 0.0
         self._hooks = hooks
         self._clock = clock
         self._begun = self._sent = clock.monotonic()
-        self._wait = self._waits = self._seconds = 0.0
-        self._status: int | None = None
-        self._error: BaseException | None = None
-        self._request_id: str | None = None
-        if hooks.wants(CallStarted):
+        if hooks.callbacks and hooks.wants(CallStarted):
             hooks.emit(CallStarted(method=method, path=path))
 
     def granted(self, asked_at: float) -> None:
@@ -61,7 +47,8 @@ class Call:
         self.tries += 1
         if self.tries == 1:
             self.first_sent = self._sent
-        self._hooks.granted()
+        if self._hooks.callbacks:
+            self._hooks.granted()
 
     def answered(self, answer: Response | Stream | Failure) -> None:
         """Record what an attempt ended in."""
@@ -89,7 +76,7 @@ class Call:
 
     def finished(self, error: BaseException | None) -> None:
         """Record that the call is over."""
-        if self._hooks.wants(CallFinished):
+        if self._hooks.callbacks and self._hooks.wants(CallFinished):
             self._hooks.emit(
                 CallFinished(
                     method=self.method,
@@ -105,7 +92,8 @@ class Call:
 
     def _over(self, status: int | None, error: BaseException | None, request_id: str | None) -> None:
         self._status, self._error, self._request_id = status, error, request_id
-        listening, logged = self._hooks.wants(RequestFinished), log.isEnabledFor(logging.DEBUG)
+        listening = self._hooks.callbacks and self._hooks.wants(RequestFinished)
+        logged = log.isEnabledFor(logging.DEBUG)
         if not (listening or logged):
             return
         self._seconds = self._clock.monotonic() - self._sent

@@ -27,7 +27,8 @@ class Hooks:
     """The callbacks of a client and its siblings, by event class."""
 
     def __init__(self) -> None:
-        self._callbacks: dict[type, list[Callable[[Any], object]]] = {}
+        # Empty when nothing listens: then nothing is asked and nothing made.
+        self.callbacks: dict[type, list[Callable[[Any], object]]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._dropped = False
         self._cooling = False
@@ -47,24 +48,24 @@ class Hooks:
         def call(event: Any) -> object:  # of its own: one function may be given twice
             return callback(event)
 
-        self._callbacks.setdefault(event_class, []).append(call)
+        self.callbacks.setdefault(event_class, []).append(call)
 
         def unsubscribe() -> None:
-            listening = self._callbacks.get(event_class, [])
+            listening = self.callbacks.get(event_class, [])
             if call in listening:
                 listening.remove(call)
             if not listening:
-                self._callbacks.pop(event_class, None)
+                self.callbacks.pop(event_class, None)
 
         return unsubscribe
 
     def wants(self, event_class: type[Event]) -> bool:
         """Return True if anything listens for this class; else its events need not be made."""
-        return event_class in self._callbacks
+        return event_class in self.callbacks
 
     def emit(self, event: Event) -> None:
         """Call what listens for the event's class. Never raises: a callback that fails is logged."""
-        for callback in tuple(self._callbacks.get(type(event), ())):
+        for callback in tuple(self.callbacks.get(type(event), ())):
             try:
                 result = callback(event)
                 if inspect.isawaitable(result):
@@ -74,7 +75,7 @@ class Hooks:
 
     def waiting(self, snapshot: Callable[[], RateLimitSnapshot], priority: Priority) -> None:
         """Tell of a request that is about to ask the limiter, if it will have to wait."""
-        if not self._callbacks or not (self.wants(BudgetWait) or self.watches_gate):
+        if not (self.wants(BudgetWait) or self.watches_gate):
             return
         state = snapshot()
         if state.cooldown > 0.0:

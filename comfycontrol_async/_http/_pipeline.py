@@ -138,7 +138,8 @@ class Pipeline:
         limiter = self.limiter()
         # A cancel saves paid work, and the user that asked for it is waiting.
         priority = Priority.INTERACTIVE if request.stage is Stage.CANCEL else self.priority
-        self.hooks.waiting(limiter.snapshot, priority)
+        if self.hooks.callbacks:
+            self.hooks.waiting(limiter.snapshot, priority)
         asked_at = self.clock.monotonic()
         permit = await acquire_in_stage(limiter, priority, self.max_wait, request.stage)
         call.granted(asked_at)
