@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -9,9 +10,11 @@ from pathlib import Path
 import pytest
 
 from comfycontrol_async.testing import LocalServer
+from support.command_line import call
 
 ROOT = Path(__file__).parent.parent
-EXAMPLES = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+EXAMPLES = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 GRAPH = ROOT / "tests" / "data" / "workflows" / "sd01_txt2img.template.json"
 
 
@@ -38,6 +41,34 @@ async def _run(example: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_examples_are_found() -> None:
-    """The README has the three examples that are run here, the first of at most twelve lines."""
+    """The README has the three examples that are run here, the first of at most twelve lines, and is not long."""
     assert len(EXAMPLES) == 3
     assert len([line for line in EXAMPLES[0].splitlines() if line.strip()]) <= 12
+    assert len(README.splitlines()) < 250
+
+
+async def test_commands_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each command line of the README works as it is printed, one after the other."""
+    commands = [
+        shlex.split(line)
+        for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
+        for line in block.splitlines()
+        if line.startswith("comfycontrol ")
+    ]
+    assert len(commands) > 5
+    (tmp_path / "workflow.json").write_bytes(GRAPH.read_bytes())
+    (tmp_path / "prompt.txt").write_text("a cat\n")
+    (tmp_path / "rows.csv").write_text("id,prompt,note\n1,a cat,x\n2,a dog,y\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COMFYCONTROL_LIMITER", "local?limit=1000&period=1")
+    async with LocalServer(speed=50, limit=1000) as server:
+        for _, *command in commands:
+            result = await call(server, *command)
+            assert result.exit_code == 0, f"{command}: {result.output}"
+
+
+def test_links_lead_somewhere() -> None:
+    """Every file that the README names is there."""
+    links = re.findall(r"\]\((?!https?:)([^)#]+)\)", README)
+    assert len(links) > 5
+    assert [link for link in links if not (ROOT / link).exists()] == []
