@@ -1,0 +1,88 @@
+"""The reference that pdoc renders: nothing public is left out, and everything in it has its words."""
+
+import inspect
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pdoc.doc
+import pytest
+
+import comfycontrol_async
+from comfycontrol_async import ComfyControl, limits, models, resources, testing
+
+CONTRIBUTING = Path(__file__).parents[1] / ".github" / "CONTRIBUTING.md"
+# What the contract calls public beside the root (section "Shape" of how we write it, in CONTRIBUTING).
+PUBLIC = (comfycontrol_async, limits, models, resources, testing)
+
+
+def rendered_modules() -> list[str]:
+    """Return the modules that the command in CONTRIBUTING renders."""
+    command = re.search(
+        r"^python -c .*pdoc\.pdoc.* in \"([a-z. ]+)\"\.split\(\)", CONTRIBUTING.read_text(encoding="utf-8"), re.M
+    )
+    assert command is not None
+    return ["comfycontrol_async", *(f"comfycontrol_async.{name}" for name in command[1].split())]
+
+
+def members(doc: pdoc.doc.Namespace[Any]) -> Iterator[pdoc.doc.Doc[Any]]:
+    """Yield everything that a page shows, classes' own members included."""
+    for member in doc.members.values():
+        if member.name.startswith("_") and member.name != "__init__":
+            continue
+        yield member
+        if isinstance(member, pdoc.doc.Class):
+            yield from members(member)
+
+
+@pytest.fixture(scope="module")
+def reference() -> dict[str, pdoc.doc.Doc[Any]]:
+    """Return what the reference shows, by qualified name."""
+    if not CONTRIBUTING.exists():
+        pytest.skip("the reference is made from a checkout")
+    for name in comfycontrol_async.__all__:  # as the star of the command does: the root loads a name when it is used
+        getattr(comfycontrol_async, name)
+    found: dict[str, pdoc.doc.Doc[Any]] = {}
+    for name in rendered_modules():
+        for member in members(pdoc.doc.Module.from_name(name)):
+            found.setdefault(member.qualname, member)
+    return found
+
+
+def test_nothing_public_is_left_out(reference: dict[str, pdoc.doc.Doc[Any]]) -> None:
+    """Every exported name is there, and every public method of its classes."""
+    missing = []
+    for module in PUBLIC:
+        for name in module.__all__:
+            value = getattr(module, name)
+            if name not in reference:
+                missing.append(name)
+            for method, function in inspect.getmembers(value, inspect.isfunction) if inspect.isclass(value) else ():
+                public = not method.startswith("_") and function.__module__.startswith("comfycontrol_async")
+                if public and f"{name}.{method}" not in reference:
+                    missing.append(f"{name}.{method}")
+    assert missing == []
+
+
+def test_every_endpoint_is_there(reference: dict[str, pdoc.doc.Doc[Any]]) -> None:
+    """The 22 endpoints are methods of the resources, each with its words."""
+    comfy = ComfyControl("cfc_reference", base_url="https://reference.test")
+    found = []
+    for resource in (comfy.user, comfy.runners, comfy.managed_runners, comfy.workflows, comfy.templates):
+        for name, _ in inspect.getmembers(type(resource), inspect.isfunction):
+            if not name.startswith("_"):
+                found.append(f"{type(resource).__name__}.{name}")
+    assert len(found) == 22
+    assert [name for name in found if not reference[name].docstring] == []
+
+
+def test_everything_has_its_words(reference: dict[str, pdoc.doc.Doc[Any]]) -> None:
+    """Classes, functions and properties of ours say what they are; plain fields are described by their class."""
+    bare = []
+    for name, doc in reference.items():
+        ours = doc.modulename.startswith("comfycontrol_async") and not doc.name.startswith("__")
+        described = isinstance(doc, (pdoc.doc.Class, pdoc.doc.Function))
+        if ours and described and not doc.docstring.strip():
+            bare.append(name)
+    assert bare == []
