@@ -34,6 +34,7 @@ def lifespan_of(make: Callable[[], ComfyControl]) -> Lifespan:
 
     @asynccontextmanager
     async def opened(app: FastAPI) -> AsyncIterator[dict[str, ComfyControl]]:
+        """Open a client for the life of an application."""
         async with make() as comfy:
             yield {"comfy": comfy}
 
