@@ -16,7 +16,7 @@ from aiohttp import web
 
 from comfycontrol_async.testing import ComfyUIError, Failure, LocalServer, read_png_text
 from comfycontrol_async.testing._png import write_png
-from comfycontrol_async.testing.server import _runner
+from comfycontrol_async.testing.server import _comfyui, _runner
 from comfycontrol_async.testing.server._comfyui import outcome_of, saved_files
 from support.bare_api import Api, serving
 from support.fake_comfyui import FakeComfyUI
@@ -79,6 +79,12 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shorten what a server waits before it gives up, so that tests need not."""
     for name, seconds in (("_POLL", 0.05), ("_LOST", 0.3), ("_GONE", 0.5), ("_PATIENCE", 1.0), ("_RECONNECT", 0.05)):
         monkeypatch.setattr(_runner, name, seconds)
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shorten what a connection that is opened from now on waits for an answer."""
+    monkeypatch.setattr(_comfyui, "_ANSWERING", 0.2)
 
 
 async def ended(api: Api, id: str) -> dict[str, Any]:
@@ -411,11 +417,11 @@ async def test_dead_worker(fake: FakeComfyUI, hasty: None) -> None:
 
 
 @only_fake
-async def test_stalls(api: Api, fake: FakeComfyUI, hasty: None, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_stalls(
+    hasty: None, impatient: None, api: Api, fake: FakeComfyUI, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A ComfyUI that takes connections and answers nothing may be busy: it gets more time, and not for ever."""
-    monkeypatch.setattr("comfycontrol_async.testing.server._comfyui._ANSWERING", 0.1)
     monkeypatch.setattr(_runner, "_PATIENCE", 1000.0)
-    await api.call("POST", "/v1/runner", json={"name": "same", "endpoint": f"{fake.url}/"})
     id = await api.create(slow(4))
     await becomes(api, id, "running")
     fake.stall()
@@ -665,8 +671,7 @@ def test_no_address(url: Any) -> None:
         LocalServer(comfyui=url)
 
 
-async def test_stalled(fake: FakeComfyUI, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_stalled(fake: FakeComfyUI, impatient: None) -> None:
     """A ComfyUI that never answers is refused as such."""
-    monkeypatch.setattr("comfycontrol_async.testing.server._comfyui._ANSWERING", 0.2)
     fake.stall()
     await refused(fake.url, "gave no answer within 0.2 s")

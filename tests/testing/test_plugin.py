@@ -32,12 +32,13 @@ USES_SERVER = """
 USES_CLIENT = """
     import pytest
 
-    @pytest.mark.asyncio(loop_scope="{scope}")
-    @pytest.mark.parametrize("turn", [1, 2])
-    async def test_client(comfycontrol, comfycontrol_server, turn):
-        assert (await comfycontrol.user.get()).id == comfycontrol_server.user["id"]
-        snapshot = comfycontrol.limiter.snapshot()
-        assert (snapshot.limit, snapshot.period) == (comfycontrol_server.limit, comfycontrol_server.period)
+    class TestClient:
+        @pytest.mark.asyncio(loop_scope="{scope}")
+        @pytest.mark.parametrize("turn", [1, 2])
+        async def test_client(self, comfycontrol, comfycontrol_server, turn):
+            assert (await comfycontrol.user.get()).id == comfycontrol_server.user["id"]
+            snapshot = comfycontrol.limiter.snapshot()
+            assert (snapshot.limit, snapshot.period) == (comfycontrol_server.limit, comfycontrol_server.period)
 """
 GRAPH = {
     "1": {"class_type": "EmptyImage", "inputs": {"width": 8, "height": 8, "color": "$text(prompt, 255)"}},
@@ -61,12 +62,12 @@ def test_server_fixture(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPat
     run(pytester, monkeypatch, "-p", "pytest_asyncio.plugin").assert_outcomes(passed=3)
 
 
-@pytest.mark.parametrize("scope", ["function", "class", "module", "session"])
-def test_loop_scopes(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, scope: str) -> None:
+def test_loop_scopes(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
     """The client works on a loop of every scope, with a limiter for the scaled limit, and leaves no warning."""
     pytester.makeini("[pytest]\nasyncio_default_fixture_loop_scope = function\n")
-    pytester.makepyfile(USES_CLIENT.format(scope=scope))
-    run(pytester, monkeypatch, "-p", "pytest_asyncio.plugin").assert_outcomes(passed=2)
+    scopes = ("function", "class", "module", "package", "session")
+    pytester.makepyfile(**{f"test_{scope}": USES_CLIENT.format(scope=scope) for scope in scopes})
+    run(pytester, monkeypatch, "-p", "pytest_asyncio.plugin").assert_outcomes(passed=10)
 
 
 def test_anyio(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:

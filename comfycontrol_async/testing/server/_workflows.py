@@ -110,10 +110,12 @@ class WorkflowRecord:
             wake(self.sleeping)
 
     def finish(self, outcome: str, failure: Failure | None = None) -> None:
-        """Note that it ends now."""
-        self.failure = failure
-        self.life = self.life.end(self.time.now(), outcome)
-        wake(self.sleeping)
+        """Note that it ends now; harmless when it has ended."""
+        now = self.time.now()
+        if now < self.life.ended:
+            self.failure = failure
+            self.life = self.life.end(now, outcome)
+            wake(self.sleeping)
 
     def rename_files(self, names: Mapping[str, str]) -> None:
         """Note under which names its files are on the runner, by placeholder."""
