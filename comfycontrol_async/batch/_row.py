@@ -315,7 +315,7 @@ class RowWork:
 
     async def _watch(self, run: WorkflowRun) -> None:
         """Wait until it is completed; with on_timeout="cancel" no longer than until it can be cancelled."""
-        many = self._options.concurrency > self._tools.run.watcher.max_streams
+        many = self._options.concurrency > self._tools.run.watcher.policy.max_streams
         try:
             await follow_to_end(run, self._options.timeout, outputs=self._options.outputs, batch=many)
         except WaitTimeoutError as error:

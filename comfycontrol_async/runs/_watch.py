@@ -92,11 +92,7 @@ class Watcher:
             poll=self._ensure_polling,
         )
         self._start_over()
-
-    @property
-    def max_streams(self) -> int:
-        """How many workflows are watched by stream at once, at the most."""
-        return self.policy.max_streams
+        ledger.readers.append(self._take_page)
 
     def limits(self) -> RateLimitSnapshot:
         """Return the state of the limiter that all polls go through."""
@@ -323,13 +319,22 @@ class Watcher:
                 continue
             watched.misses = 0
             watched.offset = (number - 1) * PER_PAGE + index - self._ledger.count
-            if watched.stream is None:
-                self._observe(watched, merge(watched.state, summary))
-            elif summary.status.terminal and watched.grace is None and not watched.ended:
-                self._expect_end(watched, summary)
+            self._take_listed(watched, summary)
         for watched in self._polled():
             if watched.id in missed:
                 self._miss(watched, page)
+
+    def _take_page(self, summaries: list[WorkflowSummary]) -> None:
+        """Take the ends that a page shows which another part of the client has read."""
+        for summary in summaries if self._watched and self._binding.is_running() else ():
+            if summary.status.terminal and (watched := self._watched.get(summary.id)) is not None:
+                self._take_listed(watched, summary)
+
+    def _take_listed(self, watched: Watched, summary: WorkflowSummary) -> None:
+        if watched.stream is None:
+            self._observe(watched, merge(watched.state, summary))
+        elif summary.status.terminal and watched.grace is None and not watched.ended:
+            self._expect_end(watched, summary)
 
     def _expect_end(self, watched: Watched, summary: WorkflowSummary) -> None:
         """Tell an end that a page has shown, unless the workflow's stream tells it first, and the outputs with it."""

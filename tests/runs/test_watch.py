@@ -278,6 +278,24 @@ class TestBoundsOfStreams:
         await world.leave([key for key in world.tasks if key != id])
         assert world.clock.timers == 0
 
+    async def test_end_on_a_page_of_the_caller(self, world: World) -> None:
+        """So is one that a page shows which the caller reads, whatever the workflow's stream says."""
+
+        async def talk(record: Record) -> AsyncGenerator[bytes, None]:
+            while True:
+                yield event({"status": "running"})
+                await world.clock.sleep(2.0)
+
+        world.service.talk = talk
+        id = world.submit(10.0)
+        await world.clock.advance(20.0)
+        assert world.late == {}
+        resource = WorkflowsResource(world.ledger.recording(world.service.send), world.service.open)
+        reading = asyncio.ensure_future(resource.list().page(1))
+        await world.clock.advance(6.0)
+        await reading
+        assert id in world.late
+
     async def test_end_on_a_page_first(self) -> None:
         """The stream of a workflow that a page showed as ended may still bring its outputs."""
         world = World(max_streams=1)
