@@ -517,6 +517,24 @@ async def test_several_runners(api: Api, fake: FakeComfyUI) -> None:
         assert len(other.posted) >= 4
 
 
+@only_fake
+async def test_one_of_several_is_down(hasty: None, api: Api, fake: FakeComfyUI) -> None:
+    """What a runner cannot take goes to another one whose tags fit; when it is back it gets its share again."""
+    async with FakeComfyUI() as other:
+        await api.call("POST", "/v1/runner", json={"name": "Other", "endpoint": other.url})
+        await fake.kill()
+        ids = [await api.create(fresh()) for _ in range(6)]
+        assert {(await ended(api, id))["status"] for id in ids} == {"completed"}
+        assert (len(fake.posted), len(other.posted)) == (0, 6)
+        await fake.start()
+        sockets = fake.requests.count(("GET", "/ws"))
+        await eventually(lambda: fake.requests.count(("GET", "/ws")) > sockets)
+        other.seconds = 0.5
+        ids = [await api.create(fresh()) for _ in range(6)]
+        assert {(await ended(api, id))["status"] for id in ids} == {"completed"}
+        assert fake.posted
+
+
 async def test_real_limit(fake: FakeComfyUI) -> None:
     """The limit of the service holds in front of a ComfyUI as well, and None lifts it."""
     async with serving(comfyui=REAL or fake.url, limit=2, speed=1.0) as api:

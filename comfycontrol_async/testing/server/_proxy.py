@@ -98,6 +98,14 @@ class Proxy:
         links[chosen].submit(record)
         return True
 
+    def _move(self, record: WorkflowRecord, runner: ComfyUIRunner) -> bool:
+        """Give a workflow that a runner cannot take to another one whose tags fit, if one answers."""
+        own, managed = self._state.matching_runners(record.tags)
+        if not any(link.reachable and link is not runner for link in map(self._runner_of, own or managed)):
+            return False
+        runner.reachable = False
+        return self._place(record)
+
     def _runner_of(self, runner_id: str, record: WorkflowRecord | None = None) -> ComfyUIRunner:
         """Return the connection of a runner; of a workflow, the one that has it, though its address changed since."""
         if record is not None:
@@ -113,7 +121,9 @@ class Proxy:
         headers = {str(name): str(value) for name, value in headers.items()} if isinstance(headers, Mapping) else {}
         key = (url.rstrip("/"), tuple(sorted(headers.items())))
         if key not in self._runners:
-            self._runners[key] = ComfyUIRunner(ComfyUI(url, headers), self._make_folder, options.comfyui_timeout)
+            self._runners[key] = ComfyUIRunner(
+                ComfyUI(url, headers), self._make_folder, options.comfyui_timeout, self._move
+            )
             if self._started:
                 self._runners[key].start()
         return self._runners[key]

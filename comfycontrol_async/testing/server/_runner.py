@@ -67,11 +67,19 @@ class ComfyUIRunner:
         comfy: the ComfyUI.
         folder: where the files of workflows are kept.
         timeout: real seconds without any sign of progress after which its worker counts as dead.
+        move: gives a workflow that cannot be delivered here to another runner, and returns whether there is one.
     """
 
-    def __init__(self, comfy: ComfyUI, folder: Callable[[], Path], timeout: float) -> None:
+    def __init__(
+        self,
+        comfy: ComfyUI,
+        folder: Callable[[], Path],
+        timeout: float,
+        move: "Callable[[WorkflowRecord, ComfyUIRunner], bool]",
+    ) -> None:
         self.comfy = comfy
         self.reachable = True
+        self._move = move
         self._folder = folder
         self._timeout = timeout
         self._client_id = uuid.uuid4().hex
@@ -166,6 +174,11 @@ class ComfyUIRunner:
                 self._end(job, "invalid", refused.failure)
             except ComfyUIError as error:
                 again = error.status is None or error.status in (502, 503, 504)
+                # Only what certainly never left may run elsewhere.
+                self.reachable = self.reachable and error.sent
+                if not error.sent and self._move(record, self):
+                    del self._jobs[record.id]
+                    return
                 if again and SYSTEM_CLOCK.monotonic() < deadline:
                     await SYSTEM_CLOCK.sleep(_RECONNECT)
                     continue
@@ -218,6 +231,7 @@ class ComfyUIRunner:
             try:
                 async for name, data in self.comfy.events(self._client_id):
                     self._connected.set()
+                    self.reachable = True
                     self._hear(name, data)
             except ComfyUIError:
                 pass  # the poll finds out what it is
