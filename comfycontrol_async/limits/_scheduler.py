@@ -31,6 +31,7 @@ from asyncio import _get_running_loop
 from collections import deque
 from collections.abc import Iterable
 from itertools import count
+from typing import Any
 
 from comfycontrol_async._clock import Clock
 from comfycontrol_async.errors import ClientLoopError, ComfyControlError, InvalidArgumentError, RateLimitWaitError
@@ -46,8 +47,7 @@ log = logging.getLogger("comfycontrol_async.limits")
 
 _NORMAL, _OTHER = Priority.NORMAL, Stage.OTHER
 _OPEN, _ENDLESS = -math.inf, math.inf
-# Until when a task waits, and how many seconds it allowed for that.
-Patience = tuple[float, float]
+Patience = tuple[float, float]  # until when a task waits, and how many seconds it allowed for that
 # Seconds of a cooldown from which on it is logged that requests wait for its end.
 _LONG_GATE = 30.0
 
@@ -71,8 +71,6 @@ class Scheduler:
         numbers: "count[int] | None" = None,
     ) -> None:
         self._rule = rule
-        self._span = rule.span
-        self._clock = clock
         self._monotonic = clock.monotonic
         self._store = store
         self._free: deque[float] = deque() if free is None else free
@@ -110,30 +108,32 @@ class Scheduler:
             InvalidArgumentError: an unknown priority or stage, or a `max_wait` that is negative or no number.
             ClientLoopError: the limiter belongs to another event loop that is still alive.
         """
-        # Each local variable here costs 8 bytes per waiter.
+        # A local variable costs 8 bytes per waiter. This one is slot, waiter, permit in turn; `max_wait`, the deadline.
+        grant: Any
         if _get_running_loop() is not self._loop:
             self._bind()
         if max_wait is None and not self._queue.waiting:
             if priority is _NORMAL and stage is _OTHER and self._free and self._free[0] <= self._monotonic():
                 self._free.popleft()
-                slot = next(self._numbers)
-                self._in_flight[slot] = _ENDLESS
-                return self._permit_type(self._ledger, slot, slot)
-            if (permit := self._take_now(priority, stage)) is not None:
-                return permit
-        patience = None if max_wait is None else self._patience(max_wait)
-        waiter = self._join(priority, stage, patience)
+                grant = next(self._numbers)
+                self._in_flight[grant] = _ENDLESS
+                return self._permit_type(self._ledger, grant, grant)
+            if (grant := self._take_now(priority, stage)) is not None:
+                return grant
+        if max_wait is not None:
+            max_wait = self._patience(max_wait)  # type: ignore[assignment] # see above
+        grant = self._join(priority, stage, max_wait)  # type: ignore[arg-type] # as above
         try:
-            permit = await waiter
+            grant = await grant
         except BaseException:
-            self._leave(waiter, priority, stage)
+            self._leave(grant, priority, stage)
             raise
         self._queue.waiting -= 1
-        permit._rank = (priority, stage)
+        grant._rank = (priority, stage)
         if self._gate <= self._monotonic():
-            return permit
-        permit.refund()  # the gate closed after the grant
-        return await self._wait_again(permit, patience)
+            return grant  # type: ignore[no-any-return] # a permit
+        grant.refund()  # the gate closed after the grant
+        return await self._wait_again(grant, max_wait)  # type: ignore[arg-type] # as above
 
     def cool_down(self, seconds: float = 0.0) -> None:
         """Grant nothing for `seconds` from now in any process, after a 429: at least a period, at most 600 s.
@@ -384,7 +384,7 @@ class Scheduler:
             # Requests in flight on the closed loop were cut off, and may still arrive.
             now = self._monotonic()
             for slot in list(self._in_flight):
-                self._ledger.release(slot, now + LOST_TAIL + self._span, now)
+                self._ledger.release(slot, now + LOST_TAIL + self._rule.span, now)
 
     def _start_over(self, loop: asyncio.AbstractEventLoop | None) -> None:
         self._loop = loop
