@@ -165,6 +165,7 @@ class ComfyUIRunner:
         """Upload the files and queue the graph; try again while ComfyUI cannot be reached."""
         record = job.record
         deadline = SYSTEM_CLOCK.monotonic() + _PATIENCE
+        doubtful = False
         while True:
             try:
                 await self._upload(record)
@@ -174,15 +175,18 @@ class ComfyUIRunner:
                 self._end(job, "invalid", refused.failure)
             except ComfyUIError as error:
                 again = error.status is None or error.status in (502, 503, 504)
-                # Only what certainly never left may run elsewhere.
                 self.reachable = self.reachable and error.sent
-                if not error.sent and self._move(record, self):
+                # Only what certainly never arrived may run elsewhere.
+                doubtful = doubtful or error.sent
+                if not doubtful and self._move(record, self):
                     del self._jobs[record.id]
                     return
                 if again and SYSTEM_CLOCK.monotonic() < deadline:
                     await SYSTEM_CLOCK.sleep(_RECONNECT)
                     continue
                 self._fail(job, "RunnerError", str(error))
+            except Exception as error:  # whatever it answers, a workflow must not stay open for ever
+                self._fail(job, "RunnerError", f"{self._shown} gives an answer that cannot be read: {error!r}")
             else:
                 job.given, job.seen = True, SYSTEM_CLOCK.monotonic()
                 record.enter("queued")
