@@ -37,14 +37,25 @@ class Attempt:
         clock: whose timer the bound is.
     """
 
-    __slots__ = ("_clock", "_has_total", "_looks", "_moved", "_silence", "_timer", "permit", "sent", "started", "told")
+    __slots__ = (
+        "_clock",
+        "_has_total",
+        "_looks",
+        "_moved",
+        "_silence",
+        "_timer",
+        "permit",
+        "reports",
+        "sent",
+        "started",
+    )
 
     def __init__(self, permit: Permit, silence: float | None, has_total: bool, clock: Clock) -> None:
         self.permit = permit
-        # Whether the request was given to aiohttp; was written; and whether writing is told at all.
+        # Whether the request was given to aiohttp; was written; and whether it reports that it is written.
         self.started = False
         self.sent = False
-        self.told = False
+        self.reports = False
         self._silence = silence
         self._has_total = has_total
         self._clock = clock
@@ -67,7 +78,7 @@ class Attempt:
             request.__class__ = CountedRequest  # of a session that was given: it differs in what it reports only
         if isinstance(request, CountedRequest):
             request.attempt = self
-            self.told = True
+            self.reports = True
         for _ in range(_MOST_STALE):
             try:
                 return await handler(request)
@@ -89,8 +100,8 @@ class Attempt:
             _Stale: the connection cannot be used.
         """
         protocol, transport = connection.protocol, connection.transport
-        # An answer that no request asked for must not be taken for this one's. One that arrives from here on cannot be
-        # told from ours: HTTP/1.1 has no number that ties an answer to its request.
+        # An answer that no request asked for must not be taken for this one's. From here on that cannot be known:
+        # HTTP/1.1 has no number that ties an answer to its request.
         if protocol is None or transport is None or protocol.should_close:
             raise _Stale
         # What may be sent again without harm is not worth the question whether the server has closed the connection.

@@ -74,7 +74,7 @@ class Hooks:
                 log.exception("a callback for %s failed", type(event).__name__)
 
     def waiting(self, snapshot: Callable[[], RateLimitSnapshot], priority: Priority) -> None:
-        """Tell of a request that is about to ask the limiter, if it will have to wait."""
+        """Report a request that is about to ask the limiter, if it will have to wait."""
         if not (self.wants(BudgetWait) or self.watches_gate):
             return
         state = snapshot()
@@ -89,13 +89,13 @@ class Hooks:
         return self.wants(CooldownStarted) or self.wants(CooldownEnded)
 
     def refused(self, seconds: float) -> None:
-        """Tell of a gate that is closed for `seconds`; once, however many requests meet it."""
+        """Report a gate that is closed for `seconds`; once, however many requests meet it."""
         if not self._cooling and self.watches_gate:
             self._cooling = True
             self.emit(CooldownStarted(seconds=seconds))
 
     def granted(self) -> None:
-        """Tell that the gate is open, if it was said to be closed."""
+        """Report that the gate is open, if it was reported as closed."""
         if self._cooling:
             self._cooling = False
             self.emit(CooldownEnded())

@@ -41,7 +41,7 @@ logging.getLogger(ROOT).addHandler(logging.NullHandler())
 
 
 class _Handler(logging.StreamHandler):  # type: ignore[type-arg] # generic in typeshed only
-    """The handler that COMFYCONTROL_LOG asks for, told apart from others."""
+    """The handler that COMFYCONTROL_LOG asks for, of a class of its own to be found again."""
 
 
 def configure(environment: Mapping[str, str]) -> None:

@@ -2,7 +2,7 @@
 
 Listings are newest first and live: while they are walked, new items push others on to later pages (they are seen twice
 and given once), and items that leave pull others forward, over the edge of the page that comes next. A `total` that
-shrinks tells of the latter: the page before is read again first, three times at most for each page, so that a listing
+shrinks shows the latter: the page before is read again first, three times at most for each page, so that a listing
 that shrinks all the time still comes to an end.
 
 A walk ends at a page that is not full, where the total says so, or at a full page that brings nothing unseen: a server
@@ -103,6 +103,6 @@ class _Walk:
 
 
 def _mark(invalid: InvalidItem) -> str:
-    """Return what tells a malformed item from others: its id, or else all of it."""
+    """Return what identifies a malformed item: its id, or else all of it."""
     raw = invalid.raw
     return f"invalid {raw['id'] if isinstance(raw, dict) and 'id' in raw else raw!r}"

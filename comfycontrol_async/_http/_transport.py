@@ -85,10 +85,10 @@ class Transport:
             error.__cause__ = ValueError(self._clean(shown))
 
     def server_time(self, moment: float) -> datetime | None:
-        """Translate a moment of the monotonic clock to the server's time, to the second; None when it never told."""
+        """Translate a moment of the monotonic clock to the server's time, to the second; None without its Date."""
         text, received = self._dated
-        told = None if text is None else parse_date(text)
-        return None if told is None else told + timedelta(seconds=moment - received)
+        date = None if text is None else parse_date(text)
+        return None if date is None else date + timedelta(seconds=moment - received)
 
     async def _send(
         self, request: Request[Any], permit: Permit, timeouts: Timeouts, data: bytes | aiohttp.FormData | None
@@ -131,8 +131,8 @@ class Transport:
         return response
 
     def _may_have_left(self, attempt: Attempt) -> bool:
-        """Return True if bytes may have reached the server; not every given session tells when it writes."""
-        return attempt.sent if attempt.told or self.sessions.given is None else attempt.started
+        """Return True if bytes may have reached the server; not every given session reports when it writes."""
+        return attempt.sent if attempt.reports or self.sessions.given is None else attempt.started
 
     def _classify(self, error: Exception, may_have_left: bool, request: Request[Any]) -> Failure:
         return classify(error, may_have_left, request.method, request.path, self._clean)
