@@ -2,10 +2,12 @@
 
 import asyncio
 import inspect
+import logging
 import os
+import re
 import signal
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Generator, Iterator
 from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
@@ -63,6 +65,49 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     changing = [item.nodeid for item in items if " at 0x" in item.nodeid]
     if changing:
         raise pytest.UsageError(f"give these cases an id of their own: {changing}")
+
+
+# What may never be printed, logged or recorded: a whole token, or the query of a signed URL.
+SECRET = re.compile(r"cfc_[A-Za-z0-9]{12,}|[?&](?:signature|sig|X-Amz-Signature)=(?!\.\.\.)[^&\s'\"]{4,}")
+
+
+class _Records(logging.Handler):
+    """Collects what is logged, at whatever level it is shown: message, arguments, `extra` and traceback."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.DEBUG)
+        self.texts: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep a record's words."""
+        self.texts.append(self.format(record) + repr(record.__dict__))
+
+
+@pytest.fixture(autouse=True)
+def _no_secrets() -> Iterator[None]:
+    """Fail a test in which the package logs a secret."""
+    logger = logging.getLogger("comfycontrol_async")
+    records = _Records()
+    logger.addHandler(records)
+    try:
+        yield
+    finally:
+        logger.removeHandler(records)
+    found = [text for text in records.texts if SECRET.search(text)]
+    assert not found, f"a secret was logged: {found[0][:500]}"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Fail a test in which a secret was printed."""
+    report = yield
+    printed = [name for name, text in report.sections if SECRET.search(text)]
+    if report.passed and printed:
+        report.outcome = "failed"
+        report.longrepr = f"a secret was printed: {printed}"
+    return report
 
 
 @pytest.fixture(autouse=True)
