@@ -13,13 +13,15 @@ from support.services import SPEED, client_of, serving
 
 @pytest.fixture(autouse=True)
 async def _loop_debug(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
-    """Let asyncio watch itself, over real sockets only: it makes tests of pure code ten times as slow.
+    """Let asyncio watch itself, over real sockets only: calls from a wrong thread, descriptors used twice.
 
-    Most of that is the stack that it keeps for each callback; one line of it says enough.
+    The loop looks at its own flag for these. Futures, tasks and handles ask `get_debug`, and keep the whole stack of
+    where they were made if it says yes: half the time of a test for a line that is rarely read.
     """
     monkeypatch.setattr("asyncio.constants.DEBUG_STACK_DEPTH", 1)
     loop = asyncio.get_running_loop()
     loop.set_debug(True)
+    monkeypatch.setattr(loop, "get_debug", lambda: False)
     yield
     loop.set_debug(False)
 
