@@ -682,11 +682,14 @@ async def test_headers(fake: FakeComfyUI) -> None:
         assert ("GET", "/ws") in fake.requests
 
 
-@pytest.mark.parametrize("url", ["127.0.0.1:8188", "ftp://host", "http://", "http://host:99999", "", 5])
+@pytest.mark.parametrize(
+    "url", ["127.0.0.1:8188", "ftp://host", "http://", "http://host:99999", "ftp://user:secret@host", "", 5]
+)
 def test_no_address(url: Any) -> None:
     """An address that is none is refused by the constructor."""
-    with pytest.raises(ValueError, match="comfyui must be an address such as"):
+    with pytest.raises(ValueError, match="comfyui must be an address such as") as caught:
         LocalServer(comfyui=url)
+    assert "secret" not in str(caught.value)
 
 
 async def test_stalled(fake: FakeComfyUI, impatient: None) -> None:

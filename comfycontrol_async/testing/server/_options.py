@@ -3,6 +3,7 @@
 import functools
 import inspect
 import math
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, Concatenate, ParamSpec, TypeVar
 from urllib.parse import urlsplit
@@ -13,6 +14,7 @@ from comfycontrol_async.graph import NodeDefinitions
 from comfycontrol_async.testing.server._edge import REFUSALS, make_edge
 from comfycontrol_async.testing.server._life import Failure
 
+_USERINFO = re.compile("//[^/]*@")
 _UNLIMITED = 100_000  # in 10 s: more than this server can answer
 TIERS = ("free", "pro", "plus", "enterprise")
 
@@ -87,7 +89,8 @@ def _web_address(_: Any, attribute: "attrs.Attribute[Any]", value: Any) -> None:
     except ValueError:
         good = False
     if not good:
-        raise ValueError(f"{attribute.name} must be an address such as http://127.0.0.1:8188, not {value!r}")
+        shown = _USERINFO.sub("//", value) if isinstance(value, str) else value  # it may hold a password
+        raise ValueError(f"{attribute.name} must be an address such as http://127.0.0.1:8188, not {shown!r}")
 
 
 def _node_definitions(_: Any, attribute: "attrs.Attribute[Any]", value: Any) -> None:
@@ -170,7 +173,7 @@ class ServerOptions:
     Without them, and without `comfyui`, graphs are refused where no definitions are needed to know.
     """
 
-    comfyui: str | None = attrs.field(default=None, validator=_optional(_web_address))
+    comfyui: str | None = attrs.field(default=None, validator=_optional(_web_address), repr=False)
     """The address of a real ComfyUI that runs the workflows, such as "http://127.0.0.1:8188", instead of a schedule.
 
     Then `delays`, `duration`, `outcome` and `cancel_delay` have no effect, and `start` raises `ComfyUIError` when none

@@ -91,6 +91,7 @@ class Proxy:
         candidates = own or managed
         if not candidates:
             return False
+        # Shuffled, since `min` takes the first of those that have as little to do.
         links = {runner_id: self._runner_of(runner_id) for runner_id in candidates}
         self._state.rng.shuffle(candidates)
         chosen = min(candidates, key=lambda id: (not links[id].reachable, links[id].load))

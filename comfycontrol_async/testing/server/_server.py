@@ -86,6 +86,7 @@ class LocalServer:
             raise RuntimeError(f"{self!r} runs already")
         self._time.begin()
         self._state.seed()
+        # First, as it may refuse: then no port was ever open.
         await self._executor.start()
         api, storage = self._ports
         host = self._options.host

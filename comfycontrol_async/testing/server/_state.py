@@ -100,6 +100,7 @@ class State:
 
     def matching_runners(self, tags: list[str]) -> tuple[list[str], list[str]]:
         """Return the ids of the user's own runners for these tags, and of the managed ones, which come second."""
+        # The tier decides who has managed runners at all.
         managed = [] if self.options.tier == "free" else _matching(self.managed_runners.values(), tags)
         return _matching(self.runners.values(), tags), managed
 

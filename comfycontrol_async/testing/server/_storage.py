@@ -62,6 +62,7 @@ class StoragePort:
             return web.Response(status=403, text="signature is wrong or has expired\n")
         media_type = MEDIA_TYPES.get(extension_of(record.path), "application/octet-stream")
         file = self._on_disk(record.path)
+        # A fault that cuts a download needs the bytes; else a file is sent from the disk, however large.
         if file is not None and not whole:
             return web.FileResponse(file, headers={"Content-Type": media_type})
         data = self._content(record.path) if file is None else file.read_bytes()
