@@ -1,4 +1,4 @@
-"""leave: what a batch that is left with on_cancel="cancel" does about the workflows that run for it."""
+"""leave: what a batch that is left before its end does about its rows and the workflows that run for them."""
 
 import asyncio
 import logging
@@ -13,6 +13,8 @@ from comfycontrol_async.errors import ComfyControlError
 
 log = logging.getLogger("comfycontrol_async.batch")
 
+# Seconds in which the answer of a create that has left should come.
+ANSWER_TIME = 5.0
 # Seconds in which a workflow that is not queued yet should be; and requests per second, one for each cancel.
 _LONGEST = 30.0
 _PER_SECOND = 4.0
@@ -22,15 +24,24 @@ async def leave(
     work: RowWork,
     tasks: set[asyncio.Task[None]],
     journal: BatchJournal | None,
-    cancel: Callable[[str], Awaitable[object]],
+    cancel: Callable[[str], Awaitable[object]] | None,
 ) -> None:
-    """Drop the rows that are not sent yet, and cancel the workflows that run, within 30 s + n/4 s."""
+    """Drop the rows that are not sent yet; with `cancel`, cancel the workflows that run, within 30 s + n/4 s.
+
+    A create that has left is waited for: what it made is cancelled too, and a journal that knows its answer has nothing
+    to look for at the next start, which takes 30 s.
+    """
     work.leaving = True
     sent = {task for task in tasks if task in work.sent}
     for task in tasks - sent:
         task.cancel()
     if sent:
-        await asyncio.wait(sent, timeout=_LONGEST)
+        await asyncio.wait(sent, timeout=ANSWER_TIME if cancel is None else _LONGEST)
+    if cancel is not None and work.under_way:
+        await _cancel_all(work, journal, cancel)
+
+
+async def _cancel_all(work: RowWork, journal: BatchJournal | None, cancel: Callable[[str], Awaitable[object]]) -> None:
     runs = list(work.under_way.values())
 
     async def one(id: str, entry: JournalEntry) -> None:
@@ -39,8 +50,6 @@ async def leave(
         await cancel(id)
 
     cancelling = {asyncio.ensure_future(one(run.id, entry)) for run, entry in runs}
-    if not cancelling:
-        return
     done, late = await asyncio.wait(cancelling, timeout=_LONGEST + len(cancelling) / _PER_SECOND)
     for task in late:
         task.cancel()
@@ -48,6 +57,5 @@ async def leave(
         await asyncio.wait(late)
     failed = [task for task in done if not task.cancelled() and isinstance(task.exception(), ComfyControlError)]
     if late or failed:
-        log.warning(
-            "%d of %d workflows could not be cancelled: they go on at the service", len(late) + len(failed), len(runs)
-        )
+        count = len(late) + len(failed)
+        log.warning("%d of %d workflows could not be cancelled: they go on at the service", count, len(runs))

@@ -144,8 +144,9 @@ class Batch:
         try:
             if self._journal is not None:
                 self._journal.closes()
-            if left is not None and self._options.on_cancel == "cancel":
-                await leave(left, set(self._tasks), self._journal, self._tools.cancel)
+            cancel = self._tools.cancel if self._options.on_cancel == "cancel" else None
+            if left is not None and (cancel is not None or self._journal is not None):
+                await leave(left, set(self._tasks), self._journal, cancel)
         finally:
             try:
                 await self._stop()

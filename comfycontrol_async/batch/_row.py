@@ -263,16 +263,22 @@ class RowWork:
     async def _create(self, row: "_Row", entry: JournalEntry) -> tuple[WorkflowSummary, JournalEntry]:
         """Create the workflow of an entry by one POST, or by as many as it takes to know that it is there."""
         task = asyncio.current_task()
+        planned = attrs.evolve(entry, state=JournalState.PLANNED)
         try:
             made = await asyncio.to_thread(self._form, row, entry.name) if row.form is None else row.form
             form = attrs.evolve(made, fields=[("name", entry.name), *made.fields[1:]])
             await self.pace.turn(first=False)
             sent_at = entry.sent_at or self._tools.submitter.since(None).isoformat()
-            entry = await self._write(attrs.evolve(entry, state=JournalState.SUBMITTING, sent_at=sent_at))
+            entry = attrs.evolve(entry, state=JournalState.SUBMITTING, sent_at=sent_at)
+            await self._write(entry)
             self._submitting.add(task)
             return await self._tools.submitter.submit(form, entry.name, unique=True), entry
         except (*FATAL, SubmitOutcomeUnknownError):
             raise  # the journal says `submitting`: the next start looks for it first
+        except asyncio.CancelledError:
+            if entry.state is JournalState.SUBMITTING and task not in self.sent:
+                await self._write(planned)  # it certainly never left
+            raise
         except ComfyControlError as error:
             await self._write(attrs.evolve(entry, state=JournalState.FAILED, error=f"{type(error).__name__}: {error}"))
             raise

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from comfycontrol_async import ComfyControl
+from comfycontrol_async.batch._leave import ANSWER_TIME
 from comfycontrol_async.runs._submit import LOOKS_AT
 from comfycontrol_async.testing import LocalServer
 from support.services import SPEED, client_of, serving
@@ -30,6 +31,7 @@ async def _loop_debug(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
 def _looks_in_scaled_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """Look for lost submits in the time of the servers here, which run fifty times as fast as the service."""
     monkeypatch.setattr("comfycontrol_async.runs._submit.LOOKS_AT", tuple(at / SPEED for at in LOOKS_AT))
+    monkeypatch.setattr("comfycontrol_async.batch._leave.ANSWER_TIME", ANSWER_TIME / SPEED)
 
 
 @pytest.fixture

@@ -143,6 +143,20 @@ class TestOnCancel:
         assert statuses(server)["cancelled"] == 0
         assert len(sent(server, "POST", "/cancel")) == 0
 
+    async def test_nothing_to_look_for(self, server: LocalServer, comfy: ComfyControl, tmp_path: Path) -> None:
+        """What a batch that is left has sent gets its answer, and what it has not is planned: no submit is lost."""
+        path = tmp_path / "batch.db"
+        for turn in range(1, 4):
+            count = 0
+            async for _ in comfy.map(GRAPH, colors(40), key="color", concurrency=6, journal=path):
+                count += 1
+                if count == 4 * turn:
+                    break
+            await eventually(lambda: is_closed(path))
+            found = summary(path)
+            assert "submitting" not in found
+            assert sum(found.values()) - found.get("planned", 0) == len(server.workflows)
+
     async def test_client_closes(self) -> None:
         """A client that is closed right after `break` waits until what runs is cancelled."""
         async with connected(duration=lambda index: 1.0 if index == 0 else 100_000.0) as (server, _):
