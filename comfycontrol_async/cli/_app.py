@@ -117,16 +117,21 @@ def serve(
         Outcome, typer.Option(metavar="STATUS", help="How workflows end: completed, failed, cancelled, invalid.")
     ] = Outcome.COMPLETED,
     comfyui: Annotated[str | None, typer.Option(metavar="URL", help="Run workflows on the real ComfyUI there.")] = None,
+    headers: Annotated[
+        list[str] | None,
+        typer.Option("--comfyui-header", metavar="'NAME: VALUE'", help="A header that this ComfyUI asks for."),
+    ] = None,
 ) -> None:
     """Run a ComfyControl service on this machine, to try programs against, until Ctrl-C."""
     from comfycontrol_async.cli._execute import execute
+    from comfycontrol_async.cli._params import read_headers
     from comfycontrol_async.cli._serve import run_server
 
     execute(
         run_server(
             host=host,
             port=port,
-            limit=10**9 if no_limit else limit,
+            limit=None if no_limit else limit,
             period=period,
             cooldown=cooldown,
             edge=edge.value,
@@ -136,6 +141,7 @@ def serve(
             loss=loss,
             outcome=outcome.value,
             comfyui=comfyui,
+            comfyui_headers=read_headers(headers, "--comfyui-header"),
         )
     )
 

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from comfycontrol_async.cli._options import Command, GraphFile, Json, make_app
+from comfycontrol_async.cli._params import read_headers
 
 runners = make_app("Your own runners.")
 managed = make_app("Managed runners.")
@@ -70,7 +71,7 @@ def add_runner(
     from comfycontrol_async.cli import _runners
     from comfycontrol_async.cli._execute import execute
 
-    given = _runners.read_headers(headers)
+    given = read_headers(headers)
     execute(_runners.add_runner(name, endpoint, given, tags or [], as_json=as_json))
 
 
@@ -87,7 +88,7 @@ def update_runner(
     from comfycontrol_async.cli import _runners
     from comfycontrol_async.cli._execute import execute
 
-    given = _runners.read_headers(headers)
+    given = read_headers(headers)
     execute(_runners.update_runner(id, as_json=as_json, name=name, endpoint=endpoint, headers=given, tags=tags))
 
 

@@ -42,6 +42,21 @@ def _read_text(name: str, value: str) -> str:
         ) from None
 
 
+def read_headers(pairs: Sequence[str] | None, option: str = "--header") -> dict[str, str] | None:
+    """Read options of the form `'Name: value'`; None when there is none.
+
+    Raises:
+        typer.BadParameter: one has no colon.
+    """
+    found: dict[str, str] = {}
+    for pair in pairs or ():
+        name, colon, value = pair.partition(":")
+        if not colon or not name.strip():
+            raise typer.BadParameter(f"{option} takes 'Name: value'")  # never quoted: it may be a secret
+        found[name.strip()] = value.strip()
+    return found or None
+
+
 def complete_text(context: typer.Context, incomplete: str) -> list[tuple[str, str]]:
     """Complete `-p`: the names of the graph's texts and choices, and the options of a choice."""
     return list(_completions(context, incomplete, ("text", "choice")))

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import attrs
-import typer
 
 from comfycontrol_async import ManagedRunner, Runner, RunnerStatus, WorkflowSummary
 from comfycontrol_async.cli._execute import connect
@@ -12,21 +11,6 @@ from comfycontrol_async.cli._exit_codes import DONE
 from comfycontrol_async.cli._show import print_fields, print_json, print_result, print_table, show_time
 
 _HIDDEN = "***"
-
-
-def read_headers(pairs: Sequence[str] | None) -> dict[str, str] | None:
-    """Read `--header 'Name: value'` options; None when there is none.
-
-    Raises:
-        typer.BadParameter: one has no colon.
-    """
-    found: dict[str, str] = {}
-    for pair in pairs or ():
-        name, colon, value = pair.partition(":")
-        if not colon or not name.strip():
-            raise typer.BadParameter("--header takes 'Name: value'")  # never quoted: it may be a secret
-        found[name.strip()] = value.strip()
-    return found or None
 
 
 async def list_runners(status: RunnerStatus | None, *, as_json: bool) -> int:

@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 _LOG_EVERY = 0.1
 
 
-async def run_server(*, outcome: str, latency: float, **options: Any) -> int:
+async def run_server(*, outcome: str, latency: float, limit: int | None, **options: Any) -> int:
     """Serve until Ctrl-C, which is how it ends and no failure; every request is a line on stderr."""
     from comfycontrol_async.testing import ComfyUIError, LocalServer
 
     given = {name: value for name, value in options.items() if value is not None}
     try:
-        server = LocalServer(outcome=lambda _: outcome, latency=latency or None, **given)
+        server = LocalServer(outcome=lambda _: outcome, latency=latency or None, limit=limit, **given)
         await server.start()
     except OSError as error:
         reason = error.strerror or error
@@ -28,7 +28,7 @@ async def run_server(*, outcome: str, latency: float, **options: Any) -> int:
     except (ComfyUIError, ValueError) as error:
         raise ConfigurationError(str(error)) from error
     try:
-        describe(server)
+        describe(server, limited=limit is not None)
         await _log_requests(server)
     except asyncio.CancelledError:
         print_note("")  # the terminal has just shown ^C on this line
@@ -49,11 +49,12 @@ async def _log_requests(server: "LocalServer") -> None:
         await asyncio.sleep(_LOG_EVERY)
 
 
-def describe(server: "LocalServer") -> None:
+def describe(server: "LocalServer", *, limited: bool = True) -> None:
     """Print how to reach a server, in a form that a shell can take."""
     print_result(f"url    {server.url}")
     print_result(f"token  {server.token}")
-    print_result(f"limit  {server.limit} requests per {server.period:g} s, cooldown {server.cooldown:g} s")
+    limit = f"{server.limit} requests per {server.period:g} s, cooldown {server.cooldown:g} s" if limited else "none"
+    print_result(f"limit  {limit}")
     print_result()
     print_result(f"export {TOKEN_VARIABLE}={server.token}")
     print_result(f"export {BASE_URL_VARIABLE}={server.url}")

@@ -11,6 +11,7 @@ import pytest
 from comfycontrol_async import ComfyControl
 from comfycontrol_async.testing import LocalServer
 from support.command_line import ROOT, TXT2IMG, ended, environment, line_with, plain_environment, started
+from support.fake_comfyui import FakeComfyUI
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="SIGINT and terminals of POSIX")
 
@@ -53,6 +54,41 @@ async def test_serve() -> None:
         code, _, err = await ended(process)
     assert code == 0
     assert "1 requests, 0 times 429, 0 workflows" in err
+
+
+async def test_serve_comfyui() -> None:
+    """In front of a ComfyUI the server runs what it is sent there; requests are shown, its headers are not."""
+    options = ("--no-limit", "--comfyui-header", "X-Pass: very-secret")
+    async with (
+        FakeComfyUI(headers={"X-Pass": "very-secret"}) as comfyui,
+        started(None, "serve", "--comfyui", comfyui.url, *options) as process,
+    ):
+        token = (await line_with(process.stdout, "export COMFYCONTROL_API_TOKEN=")).partition("=")[2]
+        url = (await line_with(process.stdout, "export COMFYCONTROL_BASE_URL=")).partition("=")[2]
+        graph = {
+            "1": {"class_type": "EmptyImage", "inputs": {"width": 8, "height": 8, "batch_size": 1, "color": 0}},
+            "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "x"}},
+        }
+        async with ComfyControl(token, base_url=url) as comfy:
+            run = await comfy.run(graph, timeout=20)
+            (file,) = await run.files()
+            assert (await file.read()).startswith(b"\x89PNG")
+        shown = await line_with(process.stderr, "POST /v1/workflow")
+        process.send_signal(signal.SIGINT)
+        code, out, err = await ended(process)
+    assert code == 0
+    assert "201" in shown
+    assert "1 workflows" in err
+    assert "very-secret" not in out + err
+
+
+async def test_serve_without_comfyui() -> None:
+    """A ComfyUI that is not there is one line."""
+    async with started(None, "serve", "--comfyui", "http://127.0.0.1:9") as process:
+        code, _, err = await ended(process)
+    assert code == 2
+    assert err.startswith("error: ")
+    assert len(err.splitlines()) == 1
 
 
 async def use_server(process: asyncio.subprocess.Process) -> None:
