@@ -1,6 +1,7 @@
 """What the unit tests share: a scripted API, a client of it, and a cure for aioresponses on aiohttp 3.14."""
 
 import asyncio
+import gc
 import inspect
 import logging
 import os
@@ -58,6 +59,17 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 # A busy machine is no fault of what is tested.
 settings.register_profile("tests", deadline=None)
 settings.load_profile("tests")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Collect without a look for garbage, and leave what was collected out of later looks: it stays to the end."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
