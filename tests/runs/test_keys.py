@@ -26,6 +26,7 @@ from comfycontrol_async.runs._marks import Marks, mark_of_key, read_marks, wire_
 from comfycontrol_async.runs._submit import Submitter
 from comfycontrol_async.testing import FakeClock
 from support.fake_service import FakeService
+from support.threads import work_without_threads
 
 T = TypeVar("T")
 
@@ -82,17 +83,10 @@ class World:
         """Let time pass until the work is done."""
         task = asyncio.ensure_future(work)
         for _ in range(seconds * 4):
-            await self.settle()
             await self.clock.advance(0.25)
             if task.done():
                 return task.result()
         raise AssertionError("it does not end")
-
-    async def settle(self) -> None:
-        """Let threads end that prepare forms."""
-        for _ in range(3):
-            await asyncio.to_thread(lambda: None)
-            await self.clock.advance(0.0)
 
     @property
     def made(self) -> int:
@@ -101,8 +95,9 @@ class World:
 
 
 @pytest.fixture
-def world() -> World:
-    """Make a world."""
+async def world() -> World:
+    """Make a world; forms are prepared at once, not in threads."""
+    work_without_threads()
     return World()
 
 
@@ -185,7 +180,7 @@ class TestOnce:
         world.service.latency = 5.0
         dying = asyncio.ensure_future(world.process().submit("k"))
         while not world.made:
-            await world.settle()
+            await world.clock.advance(0.0)
             await world.clock.advance(0.25)
         dying.cancel()  # its index and ledger are gone with it
         world.service.latency = 0.05
@@ -403,7 +398,7 @@ class TestFaults:
         process = world.process()
         world.service.latency = 100.0
         waiting = asyncio.ensure_future(process.submit("k"))
-        await world.settle()
+        await world.clock.advance(0.0)
         await process.index.close()
         with pytest.raises(ClientClosedError):
             await world.finish(waiting)
@@ -412,7 +407,7 @@ class TestFaults:
         """A submit that is cancelled while it looks leaves nothing behind, and the others go on."""
         process = world.process()
         first, second = (asyncio.ensure_future(process.submit(key)) for key in "ab")
-        await world.settle()
+        await world.clock.advance(0.0)
         first.cancel()
         await world.finish(second)
         assert world.made == 1
@@ -439,7 +434,7 @@ class TestCost:
         before, tasks = len(world.service.asked), []
         for number in range(240):
             tasks.append(asyncio.ensure_future(process.submit(f"stream-{number}")))
-            await world.settle()
+            await world.clock.advance(0.0)
             await world.clock.advance(0.5)
         await world.finish(_all(tasks))
         more = (len(world.service.asked) - before - 240) / 240
