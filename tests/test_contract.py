@@ -1,6 +1,7 @@
 """What must stay true of the package as a whole: layers, exports, names, and what an import costs."""
 
 import ast
+import functools
 import importlib
 import importlib.metadata
 import importlib.util
@@ -91,16 +92,17 @@ class Module:
                 yield from (f"{base}.{alias.name}" for alias in node.names)
 
 
-def _parse() -> dict[str, Module]:
-    modules = {}
+@functools.cache
+def modules() -> dict[str, Module]:
+    """Parse the package, once and only where it is asked for: it takes half a second."""
+    found = {}
     for path in sorted(ROOT.rglob("*.py")):
         parts = path.relative_to(ROOT).with_suffix("").parts
         name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-        modules[name] = Module(name, path, ast.parse(path.read_text(encoding="utf-8")))
-    return modules
+        found[name] = Module(name, path, ast.parse(path.read_text(encoding="utf-8")))
+    return found
 
 
-MODULES = _parse()
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names.split()}
 
 
@@ -109,9 +111,9 @@ def own(full: str) -> Module | None:
     if full != PACKAGE and not full.startswith(f"{PACKAGE}."):
         return None
     name = full.removeprefix(PACKAGE).removeprefix(".")
-    while name not in MODULES:
+    while name not in modules():
         name = name.rpartition(".")[0]
-    return MODULES[name]
+    return modules()[name]
 
 
 # Layers
@@ -119,13 +121,13 @@ def own(full: str) -> Module | None:
 
 def test_every_module_has_a_room() -> None:
     """Each module belongs to a room of the table, to the testing kit, or is an entrance."""
-    assert {module.place for module in MODULES.values()} - {*LAYER, *ENTRANCES, "testing"} == set()
+    assert {module.place for module in modules().values()} - {*LAYER, *ENTRANCES, "testing"} == set()
 
 
 def test_layers() -> None:
     """Imports point down the layer table: never up or sideways, lazily or for typing."""
     faults = []
-    for module in MODULES.values():
+    for module in modules().values():
         if module.place in (*ENTRANCES, "testing"):
             continue
         for full in module.imported():
@@ -145,7 +147,7 @@ def test_layers() -> None:
 def test_no_circles_within_a_room() -> None:
     """The files of a room, and those of the ground, form an order too: none reaches itself by its imports."""
     edges: dict[str, set[str]] = {}
-    for module in MODULES.values():
+    for module in modules().values():
         targets = {target.name for target in map(own, module.imported()) if target is not None}
         # A package's `__init__` only re-exports what stands below it.
         edges[module.name] = {name for name in targets if not module.name.startswith(f"{name}.")} - {module.name}
@@ -169,7 +171,7 @@ def test_testing_is_apart() -> None:
     So it cannot agree with the client's mistakes; of node definitions there is only one check.
     """
     known = {}
-    for module in MODULES.values():
+    for module in modules().values():
         if module.place == "testing":
             targets = [target for target in map(own, module.imported()) if target and target.place != "testing"]
             known[module.name] = {target.name for target in targets}
@@ -181,7 +183,7 @@ def test_testing_is_apart() -> None:
 def test_cli_is_a_client_of_the_facade() -> None:
     """The command line uses what every user can use."""
     faults = []
-    for module in MODULES.values():
+    for module in modules().values():
         for full in module.imported() if module.place == "cli" else ():
             target = own(full)
             if target is not None and target.place != "cli" and "._" in f".{target.name}":
@@ -192,7 +194,7 @@ def test_cli_is_a_client_of_the_facade() -> None:
 def test_libraries() -> None:
     """A library is imported only where it belongs; aiohttp's server only by the testing kit."""
     faults = []
-    for module in MODULES.values():
+    for module in modules().values():
         for full in module.imported():
             library = full.partition(".")[0]
             if library in sys.stdlib_module_names or library == PACKAGE:
@@ -207,7 +209,7 @@ def test_libraries() -> None:
 
 def test_aiohttp_stands_only_in_annotations_of_the_client() -> None:
     """The client takes aiohttp's objects and passes them on; only the transport uses them."""
-    tree = MODULES["_client"].tree
+    tree = modules()["_client"].tree
     annotations = [
         annotation
         for node in ast.walk(tree)
@@ -226,31 +228,31 @@ TIME = {"time", "datetime.now", "datetime.utcnow", "datetime.today", "asyncio.sl
 def test_only_the_clock_tells_time() -> None:
     """Everything that needs time takes a `Clock`, so that tests can give it a fake one."""
     found: dict[str, set[str]] = {}
-    for module in MODULES.values():
+    for module in modules().values():
         used = {ast.unparse(node) for node in ast.walk(module.tree) if isinstance(node, ast.Attribute)}
         found[module.name] = TIME & (used | set(module.imported()))
     assert found["_clock"] >= {"time", "datetime.now", "asyncio.sleep"}
-    assert {name for name, used in found.items() if used and MODULES[name].place not in ("cli", "testing")} == {
+    assert {name for name, used in found.items() if used and modules()[name].place not in ("cli", "testing")} == {
         "_clock"
     }
 
 
 def test_models_keep_their_types() -> None:
     """Models have no `from __future__ import annotations`: cattrs needs the types at run time."""
-    files = [module for module in MODULES.values() if module.name.startswith("models")]
+    files = [module for module in modules().values() if module.name.startswith("models")]
     assert len(files) > 5
     assert not any("__future__.annotations" in set(module.imported()) for module in files)
 
 
 def test_size() -> None:
     """A module over 400 lines is two."""
-    sizes = {name: len(module.path.read_text(encoding="utf-8").splitlines()) for name, module in MODULES.items()}
+    sizes = {name: len(module.path.read_text(encoding="utf-8").splitlines()) for name, module in modules().items()}
     assert {name: size for name, size in sizes.items() if size > 400} == {}
 
 
 def test_first_lines() -> None:
     """Every module says in its first line what it is for."""
-    first = {name: (ast.get_docstring(module.tree) or "").partition("\n")[0] for name, module in MODULES.items()}
+    first = {name: (ast.get_docstring(module.tree) or "").partition("\n")[0] for name, module in modules().items()}
     assert [name for name, line in first.items() if not line.endswith((".", ":"))] == []
 
 
@@ -278,7 +280,7 @@ def test_all_is_sorted_and_true(name: str) -> None:
 @pytest.mark.parametrize("name", ["limits", "models", "resources", "testing"])
 def test_packages_only_export(name: str) -> None:
     """An `__init__` re-exports, and does nothing else."""
-    for node in MODULES[name].tree.body:
+    for node in modules()[name].tree.body:
         docstring = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
         exports = isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"
         assert docstring or exports or isinstance(node, (ast.Import, ast.ImportFrom)), ast.unparse(node)
@@ -287,7 +289,7 @@ def test_packages_only_export(name: str) -> None:
 def test_root_loads_what_it_exports_when_used() -> None:
     """The root's three lists agree: what type checkers see, `__all__`, and where each name is loaded from."""
     (checked,) = (
-        node for node in MODULES[""].tree.body if isinstance(node, ast.If) and not node.orelse and len(node.body) > 2
+        node for node in modules()[""].tree.body if isinstance(node, ast.If) and not node.orelse and len(node.body) > 2
     )
     seen = {
         alias.name: f"{node.module}".removeprefix(f"{PACKAGE}.")
@@ -613,7 +615,7 @@ def test_nothing_runs_at_import() -> None:
     """No module reads the environment, opens a socket or a file, makes an SSL context, a loop, a thread or a client."""
     names = [
         f"{PACKAGE}.{name}".rstrip(".")
-        for name, module in MODULES.items()
+        for name, module in modules().items()
         if module.place not in ("cli", "__main__")
         and name != "testing.pytest_plugin"
         # Only the worked programs bring it.

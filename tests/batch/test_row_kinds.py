@@ -1,6 +1,7 @@
 """What people have as rows: each kind gives the right values, or one clear error."""
 
 import dataclasses
+import importlib
 import sqlite3
 from collections import ChainMap, OrderedDict, UserDict, namedtuple
 from collections.abc import Mapping
@@ -9,20 +10,29 @@ from decimal import Decimal
 from enum import IntEnum
 from fractions import Fraction
 from pathlib import Path
-from types import MappingProxyType
+from types import FunctionType, MappingProxyType
 from typing import Any, NamedTuple
 
 import attrs
-import numpy
-import pandas
-import polars
-import pyarrow
 import pydantic
 import pytest
 
 from comfycontrol_async import ComfyControlError, File, Graph, InvalidArgumentError
 from comfycontrol_async.batch._columns import Columns
 from comfycontrol_async.batch._rows import columns_of, table_of
+
+
+class Later:
+    """A library that is loaded when it is used: these four take longer than all the tests here."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(importlib.import_module(self.name), name)
+
+
+numpy, pandas, polars, pyarrow = map(Later, ("numpy", "pandas", "polars", "pyarrow"))
 
 GRAPH = Graph(
     {
@@ -150,26 +160,26 @@ RIGHT: dict[str, tuple[Any, dict[str, str]]] = {
     "typed-tuple": (TypedTuple("a cat", 5, b"png"), FIVE),
     "sqlite": (of_sqlite(), FIVE),
     "keys-and-items": (KeysOnly(), FIVE),
-    "numpy-structured": (of_numpy(), FIVE),
-    "pandas-series": (of_pandas(), FIVE),
-    "pandas-dict": (pandas.DataFrame([ROW]).to_dict("records")[0], FIVE),
-    "pandas-tuple": (next(pandas.DataFrame([ROW]).itertuples()), FIVE),
-    "polars-dict": (next(polars.DataFrame([ROW]).iter_rows(named=True)), FIVE),
-    "arrow-dict": (pyarrow.Table.from_pylist([ROW]).to_pylist()[0], FIVE),
-    "arrow-box": (of_arrow(), FIVE),
+    "numpy-structured": (lambda: of_numpy(), FIVE),
+    "pandas-series": (lambda: of_pandas(), FIVE),
+    "pandas-dict": (lambda: pandas.DataFrame([ROW]).to_dict("records")[0], FIVE),
+    "pandas-tuple": (lambda: next(pandas.DataFrame([ROW]).itertuples()), FIVE),
+    "polars-dict": (lambda: next(polars.DataFrame([ROW]).iter_rows(named=True)), FIVE),
+    "arrow-dict": (lambda: pyarrow.Table.from_pylist([ROW]).to_pylist()[0], FIVE),
+    "arrow-box": (lambda: of_arrow(), FIVE),
     "none": ({**ROW, "seed": None}, DEFAULT),
     "nan": ({**ROW, "seed": float("nan")}, DEFAULT),
-    "numpy-nan": ({**ROW, "seed": numpy.float32("nan")}, DEFAULT),
+    "numpy-nan": (lambda: {**ROW, "seed": numpy.float32("nan")}, DEFAULT),
     "decimal-nan": ({**ROW, "seed": Decimal("nan")}, DEFAULT),
-    "pandas-na": ({**ROW, "seed": pandas.NA}, DEFAULT),
-    "pandas-nat": ({**ROW, "seed": pandas.NaT}, DEFAULT),
-    "pandas-missing": (of_pandas(seed=None), DEFAULT),
+    "pandas-na": (lambda: {**ROW, "seed": pandas.NA}, DEFAULT),
+    "pandas-nat": (lambda: {**ROW, "seed": pandas.NaT}, DEFAULT),
+    "pandas-missing": (lambda: of_pandas(seed=None), DEFAULT),
     "none-in-extra": ({**ROW, "note": None}, FIVE),
-    "numpy-int": ({**ROW, "seed": numpy.int64(5)}, FIVE),
-    "numpy-seed": ({**ROW, "seed": numpy.uint64(2**64 - 1)}, {**FIVE, "$seed": "18446744073709551615"}),
-    "numpy-float": ({**ROW, "seed": numpy.float32(0.1)}, {**FIVE, "$seed": "0.1"}),
-    "numpy-bool": ({**ROW, "seed": numpy.bool_(True)}, {**FIVE, "$seed": "true"}),
-    "numpy-text": ({**ROW, "prompt": numpy.str_("a cat")}, FIVE),
+    "numpy-int": (lambda: {**ROW, "seed": numpy.int64(5)}, FIVE),
+    "numpy-seed": (lambda: {**ROW, "seed": numpy.uint64(2**64 - 1)}, {**FIVE, "$seed": "18446744073709551615"}),
+    "numpy-float": (lambda: {**ROW, "seed": numpy.float32(0.1)}, {**FIVE, "$seed": "0.1"}),
+    "numpy-bool": (lambda: {**ROW, "seed": numpy.bool_(True)}, {**FIVE, "$seed": "true"}),
+    "numpy-text": (lambda: {**ROW, "prompt": numpy.str_("a cat")}, FIVE),
     "whole-float": ({**ROW, "seed": 5.0}, FIVE),
     "decimal": ({**ROW, "seed": Decimal("0.50")}, {**FIVE, "$seed": "0.5"}),
     "fraction": ({**ROW, "seed": Fraction(10, 2)}, FIVE),
@@ -190,8 +200,8 @@ WRONG: dict[str, tuple[Any, str]] = {
     "class": (DataclassRow, "must map column names to values"),
     "tuple": (("a cat", 5), "must map column names to values"),
     "hostile": (Hostile(prompt="a cat"), "cannot be read"),
-    "numpy-array": (numpy.array([1, 2]), "must map column names to values"),
-    "array-value": ({**ROW, "seed": numpy.array([1, 2])}, "takes a str, int, float or bool"),
+    "numpy-array": (lambda: numpy.array([1, 2]), "must map column names to values"),
+    "array-value": (lambda: {**ROW, "seed": numpy.array([1, 2])}, "takes a str, int, float or bool"),
     "list-value": ({**ROW, "seed": [1]}, "takes a str, int, float or bool"),
     "date-value": ({**ROW, "seed": date(2024, 1, 15)}, "takes a str, int, float or bool"),
     "infinite": ({**ROW, "seed": float("inf")}, "finite numbers only"),
@@ -202,6 +212,11 @@ WRONG: dict[str, tuple[Any, str]] = {
     "file-left-out": ({**ROW, "image": None}, "has no default and is missing"),
     "required-nan": ({**ROW, "prompt": float("nan")}, "has no default and is missing"),
 }
+
+
+def made(row: Any) -> Any:
+    """Return a row of a table; those of libraries are made here: only the process that tests them loads them."""
+    return row() if isinstance(row, FunctionType) else row
 
 
 @pytest.fixture(autouse=True)
@@ -222,7 +237,7 @@ def sent(row: Any) -> dict[str, Any]:
 def test_right(kind: str) -> None:
     """The values that are sent are those that the row means; other columns ride along."""
     row, expected = RIGHT[kind]
-    fields = sent(row)
+    fields = sent(made(row))
     file = fields.pop("$image")
     with file.open() as stream:
         assert stream.read() == b"png"
@@ -234,13 +249,13 @@ def test_wrong(kind: str) -> None:
     """What cannot be a row, or cannot be sent, is one error of ours that says what is wrong."""
     row, text = WRONG[kind]
     with pytest.raises(ComfyControlError, match=text):
-        sent(row)
+        sent(made(row))
 
 
 FRAMES: dict[str, tuple[Any, str]] = {
-    "pandas": (pandas.DataFrame([{"a": 1}]), r'pass rows.to_dict\("records"\)'),
-    "polars": (polars.DataFrame([{"a": 1}]), r"pass rows.iter_rows\(named=True\)"),
-    "arrow": (pyarrow.table({"a": [1]}), r"pass rows.to_pylist\(\)"),
+    "pandas": (lambda: pandas.DataFrame([{"a": 1}]), r'pass rows.to_dict\("records"\)'),
+    "polars": (lambda: polars.DataFrame([{"a": 1}]), r"pass rows.iter_rows\(named=True\)"),
+    "arrow": (lambda: pyarrow.table({"a": [1]}), r"pass rows.to_pylist\(\)"),
     "one-row": ({"a": 1}, "put it into a list"),
     "one-model": (PydanticRow(prompt="a", image=b""), "put it into a list"),
     "bytes": (b"rows", "put it into a list"),
@@ -256,7 +271,7 @@ def test_no_rows(kind: str) -> None:
     """What gives no rows when it is iterated is refused, with what to pass instead."""
     rows, text = FRAMES[kind]
     with pytest.raises(InvalidArgumentError, match=text):
-        table_of(rows)
+        table_of(made(rows))
 
 
 def test_iterables() -> None:

@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy
 import pytest
 
 from comfycontrol_async import (
@@ -248,6 +247,8 @@ class TestHonest:
 
     async def test_digests(self, server: LocalServer, comfy: ComfyControl, tmp_path: Path) -> None:
         """A row whose file, stream or number is another one is not taken for the one of the journal."""
+        import numpy  # only here
+
         picture = tmp_path / "a.gif"
         picture.write_bytes(b"GIF89a-one")
         values: list[tuple[Any, Any, bool]] = [
