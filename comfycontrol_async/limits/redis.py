@@ -2,19 +2,19 @@
 
 import asyncio
 import hashlib
+import logging
 import math
-from collections.abc import AsyncGenerator, Awaitable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from importlib.resources import files
-from typing import Any, Protocol, cast, get_args
+from typing import Any, Protocol, Self, get_args
 
 from comfycontrol_async._clock import SYSTEM_CLOCK, Clock
 from comfycontrol_async._loop import close_with_loop
 from comfycontrol_async.errors import ConfigurationError, InvalidArgumentError
-from comfycontrol_async.limits._lanes import Priority, Stage
-from comfycontrol_async.limits._permit import Permit
-from comfycontrol_async.limits._protocol import RateLimitSnapshot
-from comfycontrol_async.limits._remote import Policy, RemoteLimiter, ServerGoneError
+from comfycontrol_async.limits._question import Answer, Question, parse_answer
+from comfycontrol_async.limits._redis_store import Policy, RedisStore, ServerGoneError
 from comfycontrol_async.limits._rule import PacingMode, Rule, is_number
+from comfycontrol_async.limits._scheduler import Scheduler
 
 try:
     import redis.asyncio
@@ -22,22 +22,23 @@ try:
     from redis.backoff import NoBackoff
     from redis.exceptions import (
         AuthenticationError,
+        AuthenticationWrongNumberOfArgsError,
         AuthorizationError,
-        BusyLoadingError,
         NoPermissionError,
         NoScriptError,
-        ReadOnlyError,
-        RedisError,
         ResponseError,
-        TryAgainError,
     )
 except ImportError as _error:
     raise ConfigurationError(
         "RedisLimiter needs the extra 'redis': pip install 'comfycontrol-async[redis]'"
     ) from _error
 
-# How errors begin that go by without our doing: no memory, a failover under way.
-_PASSING = ("OOM ", "MASTERDOWN", "CLUSTERDOWN", "LOADING", "BUSY ", "MISCONF", "NOREPLICAS", "UNBLOCKED")
+log = logging.getLogger("comfycontrol_async.limits")
+
+_NO_RIGHTS = (AuthenticationError, AuthenticationWrongNumberOfArgsError, AuthorizationError, NoPermissionError)
+# What says that the script can never run: a command that the user may not use or that the server does not have, a key
+# that is used for something else. redis-py has no classes for them.
+_NEVER_RUNS = ("acl failure", "no permissions", "can't run this command", "noperm", "wrongtype", "unknown command")
 
 
 class RedisClient(Protocol):
@@ -52,7 +53,7 @@ class RedisClient(Protocol):
         ...
 
 
-class RedisLimiter:
+class RedisLimiter(Scheduler):
     """At most `limit` requests in any `period` seconds at the server, for all that use the same `key`.
 
     Args:
@@ -61,24 +62,25 @@ class RedisLimiter:
         key: one for each address that requests come from.
         limit, period: the server's rule; 40 per 10 s (API documentation: authentication, rate limit). All processes
             must say the same.
-        on_unavailable: what to do while Redis is gone: "local" goes on with a share of the budget, `limit` /
-            `assumed_processes`; "wait" waits for it; "raise" raises `ConnectionFailedError`. Either way it is used
-            again when it is back, and what may have been sent meanwhile is charged.
+        on_unavailable: what to do while Redis is gone, whatever the reason: "local" goes on with a share of the
+            budget, `limit` / `assumed_processes`; "wait" waits for it; "raise" raises `ConnectionFailedError`. Either
+            way it is used again when it is back, and what may have been sent meanwhile is charged.
         assumed_processes: how many processes share the budget at the most, for "local". When they are more than
             `limit` there is no share to go on with, and "local" means "wait".
         timeout: seconds within which Redis must answer.
-        pacing: how grants are spread, see FileLimiter.
+        pacing: how grants are spread, as LocalLimiter, for all processes together.
         clock: where time comes from.
 
-    Order, priorities, `max_wait`, event loops and cancellation are LocalLimiter's, within the process; the processes
-    that wait take turns (`limits._turns`). One atomic script (`acquire.lua`) takes as many slots as are wanted, and is
-    told of those that were used before. Moments are those of Redis' clock: it must not be put forward. A process that
-    dies gives its slots back within 3.25 s + `period`.
+    Order, priorities, `max_wait`, event loops and cancellation are within the process; the processes that wait take
+    turns (`limits._turns`). One atomic script (`acquire.lua`) takes as many slots as are wanted, and is told of those
+    that were used before. Moments are those of Redis' clock: it must not be put forward while requests are sent; put
+    back, it costs one period. A process that dies gives its slots back within 3.25 s + `period`; a user without the
+    rights for the script, and a key that is used for another rule, are a `ConfigurationError`.
 
-    `snapshot` tells what Redis said last. The connection is closed by `aclose`, or together with the event loop.
+    `snapshot` returns what Redis said last. The connection is closed by `aclose`, or together with the event loop.
 
     Raises:
-        InvalidArgumentError: an argument that makes no sense.
+        InvalidArgumentError: an argument that is invalid.
     """
 
     def __init__(
@@ -95,6 +97,12 @@ class RedisLimiter:
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         rule = Rule(limit, period, pacing)
+        if isinstance(url_or_client, redis.Redis | redis.RedisCluster) or not (
+            isinstance(url_or_client, str) or hasattr(url_or_client, "evalsha")
+        ):
+            raise InvalidArgumentError(
+                f"url_or_client must be a URL or a client of redis.asyncio, not a {type(url_or_client).__name__}"
+            )
         if not isinstance(key, str) or not key or "{" in key or "}" in key:
             raise InvalidArgumentError(f"key must be a text without braces, not {key!r}")
         if on_unavailable not in get_args(Policy):
@@ -106,119 +114,104 @@ class RedisLimiter:
         share = int(rule.limit // assumed_processes)
         if on_unavailable == "local" and not share:
             on_unavailable = "wait"
-        self._limiter = RemoteLimiter(rule, clock, _Server(url_or_client, key, timeout), on_unavailable, share)
-
-    async def acquire(
-        self, priority: Priority = Priority.NORMAL, *, max_wait: float | None = None, stage: Stage = Stage.OTHER
-    ) -> Permit:
-        """Wait for a slot, first come first served in the lane of `priority`.
-
-        Raises:
-            RateLimitWaitError: it would take longer than `max_wait` seconds; at once when that can be told.
-            ConfigurationError: Redis refuses us, or the key is for another limit.
-            ConnectionFailedError: Redis is gone, and `on_unavailable` is "raise".
-            InvalidArgumentError: an unknown priority, or a `max_wait` that is negative or no number.
-            ClientLoopError: the limiter belongs to another event loop that is still alive.
-        """
-        return cast(Permit, await self._limiter.acquire(priority, max_wait=max_wait, stage=stage))
-
-    def cool_down(self, seconds: float) -> None:
-        """Grant nothing for `seconds` from now in any process, after a 429; a cooldown is only ever extended.
-
-        Raises:
-            InvalidArgumentError: `seconds` is negative or not finite.
-        """
-        self._limiter.cool_down(seconds)
-
-    def snapshot(self) -> RateLimitSnapshot:
-        """Return what is known at this moment: of slots and cooldown what Redis said last, of waiters our own."""
-        return self._limiter.snapshot()
-
-    async def aclose(self) -> None:
-        """Tell Redis what became of the last requests, and close the connection if it is ours."""
-        await self._limiter.aclose()
-
-    def serves(self, loop: asyncio.AbstractEventLoop | None) -> bool:
-        """Tell whether it may be used from `loop`: it is bound to that one, or to none that is alive."""
-        return self._limiter.serves(loop)
-
-    def __repr__(self) -> str:
-        return repr(self._limiter).replace("Remote", "Redis", 1)
+        server = _Server(url_or_client, key, timeout)
+        super().__init__(rule, clock, RedisStore(rule, clock, server, on_unavailable, share))
 
 
 class _Server:
-    """The connection to the server, and its script."""
+    """The connection to the server, and its script (`_redis_store.Server`)."""
 
     def __init__(self, url_or_client: str | RedisClient, key: str, timeout: float) -> None:
-        self.key = key
         self.timeout = timeout
+        self._key = key
         self._url = url_or_client if isinstance(url_or_client, str) else None
         self._client: RedisClient | None = None if isinstance(url_or_client, str) else url_or_client
         self._closer: AsyncGenerator[None, None] | None = None
+        self._on_close: Callable[[], None] | None = None
         # The braces keep the three in one slot of a cluster.
         self._keys = tuple(f"{{comfycontrol:{key}}}:1:{part}" for part in ("state", "slots", "members"))
         self._script = self._sha = ""
 
-    def open(self) -> None:
-        """Get ready for the running loop.
+    def open(self, on_close: Callable[[], None]) -> None:
+        """Get ready for the running loop; `on_close` is called before the connection is closed, by the loop's end too.
 
         Raises:
             ConfigurationError: the URL is none.
         """
         if not self._script:
-            self._script = files("comfycontrol_async.limits").joinpath("acquire.lua").read_text("utf-8")
+            folder = files("comfycontrol_async.limits")
+            self._script = "\n".join(folder.joinpath(name).read_text("utf-8") for name in ("rules.lua", "acquire.lua"))
             self._sha = hashlib.sha1(self._script.encode(), usedforsecurity=False).hexdigest()
         if self._url is not None:
             try:
-                # One try: what comes after is decided here, and within the time that the caller gave.
+                # One try: what comes after is decided by the store, and within the time that the caller gave.
                 client = redis.asyncio.Redis.from_url(
                     self._url,
                     retry=Retry(NoBackoff(), 0),
                     socket_timeout=self.timeout,
                     socket_connect_timeout=self.timeout,
                 )
-            except ValueError as error:
+            except Exception as error:  # a ValueError, or what an option in the URL's query leads to
                 raise ConfigurationError("the URL of the Redis server is not one that redis-py knows") from error
             self._client = client
-            self._closer = close_with_loop(client)
+        self._on_close = on_close
+        self._closer = close_with_loop(self)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        if self._on_close is not None:
+            self._on_close()
+        if isinstance(self._client, redis.asyncio.Redis) and self._url is not None:
+            await self._client.aclose()
 
     async def close(self) -> None:
         """Close the connection, if it is ours."""
         if self._closer is not None:
             closer, self._closer = self._closer, None
-            await closer.aclose()
+            try:
+                async with asyncio.timeout(self.timeout):
+                    await closer.aclose()
+            except Exception:  # of a server that is gone: there is nothing left to close
+                log.debug("the connection to Redis could not be closed", exc_info=True)
 
     def forget(self) -> None:
         """Let go of a connection that is the parent's."""
+        self._closer = self._on_close = None
         if self._url is not None:
-            self._client = self._closer = None
+            self._client = None
 
-    async def ask(self, question: list[str]) -> list[int]:
+    async def ask(self, question: Question) -> Answer:
         """Run the script.
 
         Raises:
-            ConfigurationError: the server will not do what is asked of it.
-            ServerGoneError: no answer in time.
+            ConfigurationError: the user has no rights, or the script can never run on this key.
+            ServerGoneError: no answer in time, or none that can be used.
         """
         try:
             async with asyncio.timeout(self.timeout):
-                return await self._run(question)
-        except (AuthenticationError, AuthorizationError, NoPermissionError) as error:
+                return parse_answer(await self._run(question.to_json()), question, self._key)
+        except ConfigurationError:
+            raise
+        except _NO_RIGHTS as error:
             raise ConfigurationError(f"the Redis server refuses us: {error}") from error
-        except (BusyLoadingError, ReadOnlyError, TryAgainError) as error:
-            raise ServerGoneError(str(error)) from error
-        except ResponseError as error:
-            if str(error).startswith(_PASSING):
-                raise ServerGoneError(str(error)) from error
-            raise ConfigurationError(f"the Redis server cannot run the script of the rate limit: {error}") from error
-        except (RedisError, OSError, TimeoutError) as error:
-            raise ServerGoneError(str(error) or "no answer in time") from error
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            # Of a task of the client's, not ours.
+            raise ServerGoneError("the client was cancelled") from error
+        except Exception as error:
+            if isinstance(error, ResponseError) and any(sign in str(error).lower() for sign in _NEVER_RUNS):
+                message = f"the Redis server cannot run the script of the rate limit: {error}"
+                raise ConfigurationError(message) from error
+            raise ServerGoneError(str(error) or f"no answer in time: {type(error).__name__}") from error
 
-    async def _run(self, question: list[str]) -> list[int]:
+    async def _run(self, question: str) -> Any:
         client = self._client
         assert client is not None  # opened when the loop was bound
         try:
-            answer = await client.evalsha(self._sha, len(self._keys), *self._keys, *question)
+            return await client.evalsha(self._sha, len(self._keys), *self._keys, question)
         except NoScriptError:
-            answer = await client.eval(self._script, len(self._keys), *self._keys, *question)
-        return [int(number) for number in answer]
+            return await client.eval(self._script, len(self._keys), *self._keys, question)

@@ -7,7 +7,7 @@ from contextlib import suppress
 from datetime import datetime
 from typing import Any, TypeVar
 
-from comfycontrol_async._clock import Timer
+from comfycontrol_async._clock import Clock, Timer
 from comfycontrol_async.limits import LocalLimiter, Permit, Priority
 from comfycontrol_async.testing import FakeClock
 
@@ -40,7 +40,7 @@ def count_futures() -> int:
 class ProcessClock:
     """The clock of one process among several in a test: it can be stopped, and counts how often its timers fire."""
 
-    def __init__(self, clock: FakeClock) -> None:
+    def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._stopped = False
         self._missed: list[Callable[[], None]] = []
