@@ -15,10 +15,15 @@ from comfycontrol_async.errors import InvalidArgumentError
 _ID = re.compile(r"[0-9A-Za-z]{8}(-[0-9A-Za-z]{4}){3}-[0-9A-Za-z]{12}", re.ASCII)
 
 
+def is_id(text: str) -> bool:
+    """Tell whether a text is UUID-like."""
+    return _ID.fullmatch(text) is not None
+
+
 def check_id(value: str) -> str:
     """Take an id of UUID-like text."""
     text = str(value)
-    if not _ID.fullmatch(text):
+    if not is_id(text):
         raise InvalidArgumentError(f"an id is text like '550e8400-e29b-41d4-a716-446655440000', not {text[:60]!r}")
     return text
 

@@ -14,7 +14,6 @@ from comfycontrol_async.errors import (
     RequestTimeoutError,
     ResponseFormatError,
     ResponseLostError,
-    ServerError,
     SubmitOutcomeUnknownError,
 )
 from comfycontrol_async.graph._file import File
@@ -26,14 +25,17 @@ from comfycontrol_async.graph._placeholders import Parameter, ParameterKind
 from comfycontrol_async.limits import Stage
 from comfycontrol_async.models import Workflow, WorkflowSummary
 from comfycontrol_async.resources._calls import GraphSource, Send
-from comfycontrol_async.resources._checks import check_text, join_tags
+from comfycontrol_async.resources._checks import check_text, is_id, join_tags
 
 log = logging.getLogger("comfycontrol_async")
 
 CREATE_PATH = "/v1/workflow"
 
-# 408 and 425 come from an edge that gave up waiting: what stands behind it may have acted all the same.
-_GAVE_UP = (408, 425)
+# Statuses that say that a request was not acted on (RFC 9110, 15.4 and 15.5; RFC 6585). All others may come from an
+# edge whose origin has acted: 408, 425 and 499 from one that gave up waiting, 302 and 303 after a form was taken.
+_REFUSED = frozenset({301, 307, 308, 400, 401, 402, 403, 404, 405, 406, 407, 410, 411, 412, 413, 414, 415, 416, 417})
+_REFUSED |= {421, 422, 424, 426, 428, 429, 431, 451}
+_summary = structurer(WorkflowSummary)
 _STORED = re.compile(r"[$#](text|choice|file)\(([^,)]+)", re.ASCII)
 
 
@@ -46,7 +48,7 @@ async def make(send: Send, path: str, form: Form, name: str) -> WorkflowSummary:
     request = Request(
         method="POST",
         path=path,
-        structure=structurer(WorkflowSummary),
+        structure=_read_made,
         form=form,
         repeat=Repeat.NEVER,
         stage=Stage.CREATE,
@@ -61,9 +63,17 @@ async def make(send: Send, path: str, form: Form, name: str) -> WorkflowSummary:
 
 def outcome_unknown(error: ComfyControlError) -> bool:
     """Tell whether a request that makes a workflow may have taken effect although it ended in this error."""
-    if isinstance(error, APIError) and error.status in _GAVE_UP:
-        return True
-    return isinstance(error, (ResponseLostError, RequestTimeoutError, ServerError, ResponseFormatError))
+    if isinstance(error, APIError):
+        return error.status not in _REFUSED
+    return isinstance(error, (ResponseLostError, RequestTimeoutError, ResponseFormatError))
+
+
+def _read_made(document: Any) -> WorkflowSummary:
+    """Read the answer: a workflow whose id leads nowhere cannot be followed, so it has to be looked for."""
+    summary = _summary(document)
+    if not is_id(summary.id):
+        raise ResponseFormatError(f"the id {summary.id[:60]!r} is none", json_path="$.id")
+    return summary
 
 
 def workflow_form(graph: GraphSource, name: str, params: Mapping[str, Any] | None, tags: Iterable[str]) -> Form:

@@ -34,7 +34,7 @@ from comfycontrol_async.runs._draft import Draft
 from comfycontrol_async.runs._ledger import Ledger
 from comfycontrol_async.runs._look import newest_pages
 from comfycontrol_async.runs._marks import Marks, read_marks
-from comfycontrol_async.runs._search import read_leniently
+from comfycontrol_async.runs._search import is_time, read_leniently
 from comfycontrol_async.runs._submit import WAITING, Submitter
 
 log = logging.getLogger("comfycontrol_async")
@@ -49,6 +49,8 @@ _LONGEST_LAG = 30.0
 # The server's times are whole seconds; how far its clocks may differ from each other.
 _SECOND = timedelta(seconds=1)
 _SLACK = timedelta(seconds=10)
+# Where no answer has a Date this machine's clock counts, and may be hours off: then rather an older one is adopted.
+_UNKNOWN_CLOCK_SLACK = timedelta(hours=26)
 # Marked workflows that are remembered.
 _MOST = 50_000
 _BEGINNING = datetime.min.replace(tzinfo=UTC)
@@ -115,7 +117,7 @@ class KeyIndex:
         """Return the oldest workflow of this key that counts and is not older than `max_age`."""
         since = self._ago(max_age, _SECOND)
         seen = [self._seen[id] for id in self.ids(mark)]
-        counting = [one for one in seen if self._counts(one.summary) and one.summary.created_at >= since]
+        counting = [one for one in seen if self._counts(one.summary) and _is_since(one.summary.created_at, since)]
         return min(counting, key=lambda one: (one.summary.created_at, one.summary.id), default=None)
 
     def _counts(self, summary: WorkflowSummary) -> bool:
@@ -147,6 +149,8 @@ class KeyIndex:
         return self._server_time(self.clock.monotonic()) or self.clock.utcnow()
 
     def _ago(self, seconds: float, slack: timedelta) -> datetime:
+        if self._server_time(self.clock.monotonic()) is None:
+            slack = _UNKNOWN_CLOCK_SLACK
         try:
             return self._now() - timedelta(seconds=seconds) - slack
         except OverflowError:
@@ -260,6 +264,10 @@ class KeyIndex:
         ids.discard(id)
         if not ids:
             del self._by_key[seen.marks.key]
+
+
+def _is_since(created_at: datetime, since: datetime) -> bool:
+    return not is_time(created_at) or created_at >= since
 
 
 def _fail(askers: list[_Asker], error: Exception) -> None:

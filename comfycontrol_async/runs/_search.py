@@ -3,7 +3,7 @@
 import json
 from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, TypeGuard
 
 import attrs
 
@@ -26,6 +26,9 @@ class Search:
     rivals: Collection[str] | None = None
     since: datetime | None = None
     verdicts: dict[str, bool] = attrs.field(factory=dict)
+    # What the last look saw that may be it, although it seems older than the send, or does not tell its name: by id.
+    doubtful: dict[str, WorkflowSummary] = attrs.field(factory=dict)
+    nameless: set[str] = attrs.field(factory=set)
 
     @property
     def keyed(self) -> bool:
@@ -39,14 +42,28 @@ class Search:
 
     def is_new(self, id: str, created_at: datetime | None, page: int, since: datetime) -> bool:
         """Return True if it was created since the send, as far as clocks and the name can tell."""
-        if self.rivals is not None:
-            return id not in self.rivals and (created_at is None or created_at >= since - _KEY_SLACK)
-        return created_at is None or (self.unique and page == 1) or created_at >= since
+        if id in (self.rivals or ()):
+            return False
+        slack = _KEY_SLACK if self.keyed else timedelta()
+        return not is_time(created_at) or (self.unique and page == 1) or created_at >= since - slack
+
+    def doubt(self, item: WorkflowSummary, *, dated: bool) -> None:
+        """Keep a workflow of our name that seems older than the send, but may be it if clocks differ by more.
+
+        One that has ended is none, unless nothing told the service's time.
+        """
+        if not self.unique and (not item.status.terminal or not dated):
+            self.doubtful[item.id] = item
 
 
 def age(summary: WorkflowSummary) -> tuple[datetime, str]:
     """Return what the oldest of several workflows is found by."""
     return summary.created_at, summary.id
+
+
+def is_time(moment: datetime | None) -> TypeGuard[datetime]:
+    """Tell whether a time is one: the service writes year 1 for none."""
+    return moment is not None and moment.year > 1
 
 
 def time_of(value: object) -> datetime | None:

@@ -36,6 +36,7 @@ from comfycontrol_async.graph._names import NAME_LIMIT
 from comfycontrol_async.models import WorkflowStatus, WorkflowSummary
 from comfycontrol_async.resources import WorkflowsResource
 from comfycontrol_async.resources._calls import Send
+from comfycontrol_async.resources._checks import is_id
 from comfycontrol_async.resources._forms import CREATE_PATH, make
 from comfycontrol_async.runs._background import Background
 from comfycontrol_async.runs._cancel import cancel_for_good
@@ -53,6 +54,8 @@ LOOKS_AT = (1.0, 3.0, 7.0, 15.0, 30.0)
 _CLOCK_SLACK = timedelta(seconds=8)
 # Assumed clock skew when no answer ever had a Date header.
 _UNKNOWN_CLOCK_SLACK = timedelta(minutes=10)
+# Workflows that are compared with what was sent although they seem older.
+_MOST_DOUBTS = 5
 # What may be better at the next look; a refused token is not.
 _MAY_PASS = (TransportError, APIError, RateLimitWaitError, ResponseFormatError)
 # Not begun yet: cancelling one of these wastes no work.
@@ -183,27 +186,47 @@ class Submitter:
                 break
         for name, summaries in found.items():
             log.info("%r was created: it is %s", name, " or ".join(summary.id for summary in summaries))
+        await self._doubt(search, search.names - found.keys())
         return found
+
+    async def _doubt(self, search: Search, missing: Collection[str]) -> None:
+        """Refuse to say that nothing was made, where the last look leaves a doubt.
+
+        Raises:
+            SubmitOutcomeUnknownError: something may be it.
+        """
+        for name in missing:
+            doubtful = [item.id for item in search.doubtful.values() if self.ledger.get(item.id) is None]
+            for id in [*search.nameless, *doubtful[:_MOST_DOUBTS]]:
+                if id in search.nameless or await self._is_ours(search, search.doubtful[id]):
+                    raise SubmitOutcomeUnknownError(name, [id] if id else [])
 
     async def _look(
         self, search: Search, names: Collection[str], since: Callable[[], datetime]
     ) -> dict[str, list[WorkflowSummary]]:
         """Read the listing down to `since`, and return what has these names and is not held."""
         candidates: dict[str, dict[str, WorkflowSummary]] = {}
+        search.doubtful.clear()
+        search.nameless.clear()
         async with aclosing(newest_pages(self.workflows, since)) as pages:
             async for page in pages:
                 for item in page.items:
-                    if item.name in names and self._may_be_it(search, item.id, item.created_at, page.number, since()):
+                    if item.name not in names or self.ledger.get(item.id) is not None:
+                        continue
+                    if search.is_new(item.id, item.created_at, page.number, since()):
                         candidates.setdefault(item.name, {})[item.id] = item
+                    else:
+                        search.doubt(item, dated=self.server_time(0.0) is not None)
                 for raw in (invalid.raw for invalid in page.invalid_items if isinstance(invalid.raw, dict)):
-                    id, name, created_at = str(raw.get("id", "")), str(raw.get("name")), time_of(raw.get("created_at"))
-                    if name in names and self._may_be_it(search, id, created_at, page.number, since()):
+                    id, name, created_at = str(raw.get("id") or ""), raw.get("name"), time_of(raw.get("created_at"))
+                    if self.ledger.get(id) is not None or not search.is_new(id, created_at, page.number, since()):
+                        continue
+                    if isinstance(name, str) and name in names:
                         whole = await self._read_invalid(name, id)
                         candidates.setdefault(name, {})[whole.id] = whole
+                    elif not isinstance(name, str):
+                        search.nameless.add(id)
         return {name: sorted(items.values(), key=age) for name, items in candidates.items()}
-
-    def _may_be_it(self, search: Search, id: str, created_at: datetime | None, page: int, since: datetime) -> bool:
-        return self.ledger.get(id) is None and search.is_new(id, created_at, page, since)
 
     async def _read_invalid(self, name: str, id: str) -> WorkflowSummary:
         """Fetch a workflow whose item in the listing cannot be read: with our name, it was made all the same."""
@@ -220,6 +243,8 @@ class Submitter:
         Raises:
             SubmitOutcomeUnknownError: several may be it, or one may be that of another submit that has no answer yet.
         """
+        if wrong := [item.id for item in candidates if not is_id(item.id)]:  # made, but it cannot be followed
+            raise SubmitOutcomeUnknownError(name, wrong)
         if search.keyed:  # the key's own rules say which one counts: the oldest that was not cancelled
             return [item for item in candidates if item.status != WorkflowStatus.CANCELLED]
         if search.unique:

@@ -12,6 +12,7 @@ import attrs
 import pytest
 
 from comfycontrol_async import (
+    APIError,
     BadRequestError,
     ComfyControl,
     File,
@@ -133,6 +134,9 @@ LOST: dict[str, tuple[Callable[[ScriptedApi, str], None], type[Exception]]] = {
     "body-cut": (lambda api, path: api.answer("POST", path, documented.ACCEPTED, spoil=cut), ResponseLostError),
     "body-truncated": (lambda api, path: api.answer("POST", path, body=b'{"id": "a1b'), ResponseFormatError),
     "body-empty": (lambda api, path: api.answer("POST", path), ResponseFormatError),
+    "id-empty": (lambda api, path: api.answer("POST", path, documented.ACCEPTED | {"id": ""}), ResponseFormatError),
+    "id-odd": (lambda api, path: api.answer("POST", path, documented.ACCEPTED | {"id": "../x"}), ResponseFormatError),
+    "moved": (lambda api, path: api.answer("POST", path, status=303), APIError),
     "no-workflow": (lambda api, path: api.answer("POST", path, {"ok": True}), ResponseFormatError),
 }
 

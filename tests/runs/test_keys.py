@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Coroutine
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 import pytest
@@ -42,12 +42,12 @@ LOST = ResponseLostError("lost")
 class Process:
     """What one process knows: a client's ledger, index of keys and submitter."""
 
-    def __init__(self, service: FakeService) -> None:
+    def __init__(self, service: FakeService, *, dates: bool = True) -> None:
         self.clock = service.clock
         self.ledger = Ledger(service.clock)
 
         def server_time(moment: float) -> datetime | None:
-            return service.time(moment).replace(microsecond=0)
+            return service.time(moment).replace(microsecond=0) if dates else None
 
         send = self.ledger.recording(service.send)
         self.workflows = WorkflowsResource(send, service.open)
@@ -280,6 +280,33 @@ class TestOnce:
         summary = await world.finish(world.process().submit("k"))
         assert list(world.service.records) == [summary.id]
         assert world.service.count("POST") == (1 if effect else 2)
+
+    async def test_lost_answer_and_clocks_that_differ(self, world: World) -> None:
+        """A lost create is found whatever its time says: the look before it showed what was there."""
+        world.service.skew = timedelta(hours=2)
+        left = [LOST]
+
+        def fault(line: str) -> None:
+            if line == "POST /v1/workflow" and left:
+                raise left.pop()
+
+        world.service.lose = fault
+        summary = await world.finish(world.process().submit("k"))
+        assert list(world.service.records) == [summary.id]
+
+    @pytest.mark.parametrize("hours", [-7, 7])
+    async def test_no_date(self, world: World, hours: int) -> None:
+        """Where no answer tells the service's time, this machine's clock may be hours off: the key counts still."""
+        world.service.ahead = timedelta(hours=hours)
+        first = await world.finish(Process(world.service, dates=False).submit("k"))
+        assert (await world.finish(Process(world.service, dates=False).submit("k"))).id == first.id
+        assert world.made == 1
+
+    async def test_no_time(self, world: World) -> None:
+        """A workflow of the key that is shown with the year 1, which means no time, counts."""
+        first = await world.finish(world.process().submit("k"))
+        world.service.records[first.id].listed = {"created_at": "0001-01-01T00:00:00Z"}
+        assert (await world.finish(world.process().submit("k"))).id == first.id
 
     async def test_lost_answer_after_an_old_one(self, world: World) -> None:
         """One of the same key that is too old to count is not taken for the lost one."""

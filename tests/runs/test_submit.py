@@ -176,6 +176,7 @@ async def test_nonsense_is_not_sent_again() -> None:
         pytest.param(BadRequestError(400, "no"), id="400"),
         pytest.param(AuthenticationError(401, "no"), id="401"),
         pytest.param(RateLimitWaitError(5.0, 1.0), id="limit"),
+        *(pytest.param(APIError(status, "no"), id=str(status)) for status in (301, 307, 308, 405, 411, 413, 415, 422)),
     ],
 )
 async def test_certain(error: ComfyControlError) -> None:
@@ -318,6 +319,28 @@ class TestClocks:
         world.lose()
         await world.finish(world.submit())
         assert world.names == ["row"]
+
+    @pytest.mark.parametrize("dates", [pytest.param(True, id="date"), pytest.param(False, id="no-date")])
+    async def test_hours_behind(self, dates: bool) -> None:
+        """A workflow of our name and content that is hours older by its time alone may be ours: that is said."""
+        world = World(dates=dates)
+        world.service.skew, world.service.duration = timedelta(hours=7), 60.0 if dates else 0.0
+        world.lose()
+        with pytest.raises(SubmitOutcomeUnknownError) as caught:
+            await world.finish(world.submit())
+        assert caught.value.candidates == tuple(world.service.records)
+        assert world.names == ["row"]
+
+    @pytest.mark.parametrize("unique", [True, False], ids=["unique", "plain"])
+    async def test_no_time(self, unique: bool) -> None:
+        """A workflow that is shown with the year 1, which means no time, is taken for a new one."""
+        world = World()
+        world.lose()
+        submitting = asyncio.ensure_future(world.submit(unique=unique))
+        await world.clock.advance(0.5)
+        (record,) = world.service.records.values()
+        record.listed = {"created_at": "0001-01-01T00:00:00Z"}
+        assert (await world.finish(asyncio.wait_for(submitting, None))).id == record.id
 
 
 class TestLooks:
@@ -542,6 +565,27 @@ class TestUnique:
         assert caught.value.candidates == (record.id,)
         assert world.names == ["row-1f"]
 
+    @pytest.mark.parametrize(
+        ("listed", "candidates"),
+        [
+            pytest.param({"name": None}, True, id="no-name"),
+            pytest.param({"name": None, "id": None}, False, id="neither"),
+            pytest.param({"id": "../user"}, True, id="odd-id"),
+        ],
+    )
+    async def test_item_that_cannot_be_told(self, listed: dict[str, object], candidates: bool) -> None:
+        """A new item without a name, or with an id that leads nowhere, may be it: nothing is sent again."""
+        world = World()
+        world.lose()
+        submitting = asyncio.ensure_future(world.submit("row-1f", unique=True))
+        await world.clock.advance(0.5)
+        (record,) = world.service.records.values()
+        record.listed = listed
+        with pytest.raises(SubmitOutcomeUnknownError) as caught:
+            await world.finish(asyncio.wait_for(submitting, None))
+        assert caught.value.candidates == ((listed.get("id", record.id),) if candidates else ())
+        assert world.names == ["row-1f"]
+
 
 @pytest.mark.parametrize("lag", [0.0, 16.0, 20.0, 29.0])
 @pytest.mark.parametrize("unique", [True, False], ids=["unique", "plain"])
@@ -556,9 +600,9 @@ async def test_retry_policy_says_nothing_of_looks(lag: float, unique: bool, poli
     assert world.names == ["row"]
 
 
-@pytest.mark.parametrize("status", [408, 425])
-async def test_edge_that_gave_up(status: int) -> None:
-    """A 408 or 425 comes from an edge: what stands behind it may have acted, so it is looked up."""
+@pytest.mark.parametrize("status", [302, 303, 304, 408, 409, 425, 460, 499])
+async def test_edge_that_says_nothing_certain(status: int) -> None:
+    """An answer that does not say that nothing was done is looked up: what stands behind an edge may have acted."""
     world = World()
     world.lose(error=APIError(status, "gave up"))
     await world.finish(world.submit())

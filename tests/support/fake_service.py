@@ -23,7 +23,8 @@ Json = dict[str, Any]
 class Record:
     """A workflow: created, and ended or to be ended, at moments of the clock.
 
-    `unreadable` says whether the listing shows it with a field that is null, `whole` whether it can be fetched.
+    `unreadable` says whether the listing shows it with a field that is null, `whole` whether it can be fetched;
+    `listed` is what the listing shows in the place of the right values.
     """
 
     id: str
@@ -35,6 +36,7 @@ class Record:
     params: list[list[str]] = attrs.field(factory=list)
     unreadable: bool = False
     whole: bool = True
+    listed: Json = attrs.field(factory=dict)
 
 
 class FakeService:
@@ -151,7 +153,7 @@ class FakeService:
         return {}
 
     def _listed(self, record: Record) -> Json:
-        summary = self._summary(record)
+        summary = self._summary(record) | record.listed
         return {**summary, "updated_at": None} if record.unreadable else summary
 
     def _whole(self, record: Record) -> Json:
