@@ -56,8 +56,10 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# A busy machine is no fault of what is tested.
-settings.register_profile("tests", deadline=None)
+# A busy machine is no fault of what is tested, and each run tries the same examples. The step `slow` tries others, and
+# ten times as many: `--hypothesis-profile thorough`.
+settings.register_profile("tests", deadline=None, max_examples=30, derandomize=True)
+settings.register_profile("thorough", deadline=None, max_examples=300)
 settings.load_profile("tests")
 
 

@@ -232,7 +232,7 @@ async def check(world: World) -> None:
         await Run(world, directory).check()
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=2 * settings().max_examples, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(world=worlds)
 def test_random_worlds(world: World) -> None:
     """All promises hold in small worlds in which everything goes wrong."""

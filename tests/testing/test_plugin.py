@@ -97,6 +97,7 @@ def test_aiohttp(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> 
     run(pytester, monkeypatch, *own).assert_outcomes(passed=1)
 
 
+@pytest.mark.slow
 def test_fastapi(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
     """FastAPI's synchronous TestClient calls an app that uses the client."""
     pytest.importorskip("fastapi")
@@ -135,6 +136,7 @@ def test_synchronous_test(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyP
     run(pytester, monkeypatch).assert_outcomes(passed=1)
 
 
+@pytest.mark.slow
 def test_workers(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each worker of pytest-xdist has its own server."""
     pytester.makeini("[pytest]\nasyncio_default_fixture_loop_scope = function\n")
