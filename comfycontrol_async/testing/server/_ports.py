@@ -99,15 +99,13 @@ def cut(request: web.BaseRequest) -> web.StreamResponse:
 
 async def _send_stream(request: web.BaseRequest, stream: Stream, headers: Mapping[str, str]) -> web.StreamResponse:
     response = web.StreamResponse(headers={**headers, "Content-Type": stream.content_type, "Cache-Control": "no-cache"})
-    await response.prepare(request)
     try:
+        await response.prepare(request)
         async with aclosing(stream.chunks) as chunks:
             async for chunk in chunks:
                 await response.write(chunk)
         await response.write_eof()
-    except ConnectionError:
-        pass  # the client has gone, as clients of streams do
-    except CutError:
+    except (ConnectionError, CutError):  # the client has gone, as clients of streams do; or the server cuts it off
         return cut(request)
     return response
 
