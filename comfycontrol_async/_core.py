@@ -35,7 +35,7 @@ class Unset:
 UNSET = Unset()
 
 
-@attrs.frozen(eq=False, kw_only=True)
+@attrs.frozen(eq=False, repr=False, kw_only=True)
 class Core:
     """Sessions, limiter, watcher, and what was made so far, of a client and all its siblings."""
 

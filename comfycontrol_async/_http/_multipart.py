@@ -28,7 +28,7 @@ TextPart = tuple[str, str]
 FilePart = tuple[str, BinaryIO, str, str]
 
 
-@attrs.frozen
+@attrs.frozen(eq=False, repr=False)
 class Form:
     """The fields of a multipart form, in order: names with texts or files."""
 

@@ -25,7 +25,7 @@ T = TypeVar("T")
 A = TypeVar("A", Response, Stream)
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(eq=False, repr=False, kw_only=True)
 class Pipeline:
     """Sends requests through the limiter, again where that is safe, and structures what comes back.
 

@@ -27,7 +27,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _READ_BUFFER = 1 << 18
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, repr=False)
 class StoredObject:
     """An answer of the storage host: its headers, and its body as it comes."""
 

@@ -8,7 +8,7 @@ import attrs
 from comfycontrol_async._http._faults import TRANSPORT_FAULTS, classify
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, repr=False)
 class Stream:
     """An answer whose body is read as it comes; the caller closes it."""
 

@@ -54,7 +54,7 @@ def _journal(path: str | os.PathLike[str] | None) -> Path | None:
     return _path("journal", path)
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(eq=False, repr=False, kw_only=True)
 class BatchOptions:
     """The options of a batch.
 

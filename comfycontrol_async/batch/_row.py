@@ -64,7 +64,7 @@ _OF_A_WORKFLOW: dict[str, type[WorkflowError]] = {
 }
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(eq=False, repr=False, kw_only=True)
 class BatchTools:
     """What a batch needs of its client. `cancel` cancels a workflow by its id, as soon as that can be done."""
 
@@ -366,7 +366,7 @@ class RowWork:
         await self._write(attrs.evolve(entry, state=JournalState.DOWNLOADED, paths=tuple(map(str, result.paths))))
 
 
-@attrs.define
+@attrs.define(eq=False, repr=False)
 class _Row:
     """A row on its way: its result so far, its columns, and its form once that is made."""
 

@@ -19,7 +19,7 @@ _UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 _DELIMITERS = ",;\t|"
 
 
-@attrs.frozen
+@attrs.frozen(eq=False, repr=False)
 class FaultyRow:
     """A line of a table that is no row: what could be read of it, and what is wrong."""
 

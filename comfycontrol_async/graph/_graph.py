@@ -60,7 +60,7 @@ class BoundGraph:
         return digest_content(self.graph_digest, self.fields)
 
 
-@attrs.frozen
+@attrs.frozen(eq=False, repr=False)
 class _Study:
     """What is found out about a graph once: its parameters and issues, those of its outputs apart.
 

@@ -22,7 +22,7 @@ T = TypeVar("T", Path, str)
 _AT_ONCE = 4
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(eq=False, repr=False, kw_only=True)
 class Downloader(TransferTools):
     """Fetches outputs, for a client."""
 

@@ -20,7 +20,7 @@ from comfycontrol_async.runs._submit import unique_name
 _LONGEST_KEY = 10_000
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(eq=False, repr=False, kw_only=True)
 class Draft:
     """A workflow that is about to be created; `unique` says whether no other submit uses its name."""
 

@@ -56,7 +56,7 @@ _MOST = 50_000
 _BEGINNING = datetime.min.replace(tzinfo=UTC)
 
 
-@attrs.frozen
+@attrs.frozen(eq=False, repr=False)
 class _Seen:
     """A marked workflow as it was shown last: when, by the monotonic clock, and in which look, by its number."""
 
@@ -66,7 +66,7 @@ class _Seen:
     look: int
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, repr=False)
 class _Asker:
     """A submit that waits for a look; `max_age` is None for one that confirms what it made."""
 

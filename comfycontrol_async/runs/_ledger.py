@@ -22,7 +22,7 @@ T = TypeVar("T")
 _MOST_HELD = 20_000
 
 
-@attrs.frozen
+@attrs.frozen(eq=False, repr=False)
 class Made:
     """A workflow that this client holds.
 

@@ -6,7 +6,7 @@ from comfycontrol_async.resources import WorkflowsResource
 from comfycontrol_async.resources._calls import Open, Send
 
 
-@attrs.frozen
+@attrs.frozen(eq=False, repr=False)
 class Route:
     """A way to the service, in one lane: requests, the resource made of them, and how streams are opened."""
 

@@ -42,7 +42,7 @@ log = logging.getLogger("comfycontrol_async")
 OnUpdate = Callable[[WorkflowUpdate], object]
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(eq=False, repr=False, kw_only=True)
 class RunTools:
     """What runs need of the client that made them."""
 

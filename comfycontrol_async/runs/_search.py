@@ -16,7 +16,7 @@ from comfycontrol_async.resources._forms import stored_name
 _KEY_SLACK = timedelta(seconds=10)
 
 
-@attrs.define(kw_only=True)
+@attrs.define(eq=False, repr=False, kw_only=True)
 class Search:
     """What is looked for, and which candidates were compared already."""
 

@@ -62,7 +62,7 @@ _MAY_PASS = (TransportError, APIError, RateLimitWaitError, ResponseFormatError)
 WAITING = frozenset({WorkflowStatus.ACCEPTED, WorkflowStatus.UPLOADED, WorkflowStatus.QUEUED})
 
 
-@attrs.define(eq=False, kw_only=True)
+@attrs.define(eq=False, repr=False, kw_only=True)
 class Submitter:
     """Creates workflows for one client, exactly once.
 

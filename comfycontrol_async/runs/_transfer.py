@@ -61,7 +61,7 @@ class SignedUrls:
             self._renewed_at = self._clock.monotonic()
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(eq=False, repr=False, kw_only=True)
 class TransferTools:
     """What every transfer of a client needs; `chance` gives random numbers in [0, 1) for the jitter."""
 

@@ -10,7 +10,7 @@ from comfycontrol_async.errors import ComfyControlError
 from comfycontrol_async.runs._state import State
 
 
-@attrs.define(eq=False, kw_only=True)
+@attrs.define(eq=False, repr=False, kw_only=True)
 class Watched:
     """A workflow that callers wait for.
 
