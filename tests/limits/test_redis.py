@@ -1,8 +1,11 @@
 """RedisLimiter: one budget for every machine behind an address, against a real server that is killed, too."""
 
 import asyncio
+import json
 import logging
 import os
+import signal
+import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,6 +15,7 @@ from uuid import uuid4
 import pytest
 import redis.asyncio
 
+import comfycontrol_async
 from comfycontrol_async._clock import SYSTEM_CLOCK
 from comfycontrol_async.errors import (
     ConfigurationError,
@@ -31,6 +35,14 @@ pytestmark = pytest.mark.skipif(not servers(), reason="no Redis or Valkey server
 on_one_loop = pytest.mark.asyncio(loop_factories=["asyncio"])
 
 LIMIT, PERIOD = 8, 0.4
+
+MEMBER = Path(__file__).parents[1] / "support" / "redis_member.py"
+
+
+def environment() -> dict[str, str]:
+    """Return what a process needs to use this package."""
+    root = str(Path(comfycontrol_async.__file__).parents[1])
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])}
 
 
 @pytest.fixture(scope="module", params=list(servers().items()), ids=list(servers()))
@@ -205,6 +217,33 @@ async def test_slots_of_the_dead_come_back(server: RedisServer) -> None:
         assert 3.2 + PERIOD < SYSTEM_CLOCK.monotonic() - began < 4.0 + PERIOD
         for permit in held:
             permit.arrived()
+
+
+@on_one_loop
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "stopped"])
+async def test_gone_while_it_waited(server: RedisServer, how: signal.Signals) -> None:
+    """A process that is killed or stopped while it waits does not delay the others: its turns go to them."""
+    key, period = uuid4().hex, 2.0
+    async with connected(server, key, period=period) as (limiter,):
+        held = [await limiter.acquire() for _ in range(LIMIT)]
+        command = [sys.executable, str(MEMBER), json.dumps([server.url, key, LIMIT, period])]
+        member = await asyncio.create_subprocess_exec(*command, env=environment())
+        try:
+            with server.client() as client:
+                await eventually(lambda: client.hlen(f"{{comfycontrol:{key}}}:1:members") == 1)
+            for permit in held:
+                permit.arrived()
+            answered = SYSTEM_CLOCK.monotonic()
+            waiters = [asyncio.create_task(limiter.acquire()) for _ in range(LIMIT)]
+            await asyncio.sleep(period / 4)
+            member.send_signal(how)
+            for permit in await asyncio.gather(*waiters):
+                permit.arrived()
+            assert period < SYSTEM_CLOCK.monotonic() - answered < period + 0.6  # a busy machine included
+        finally:
+            if member.returncode is None:
+                member.kill()
+            await member.wait()
 
 
 @on_one_loop

@@ -1,4 +1,4 @@
-"""The rules of turns and pacing in Lua: the table of cases that the Python functions pass, and random ones, in a server.
+"""The rules of turns and pacing in Lua: the table of cases that the Python functions pass, and random ones.
 
 The functions of `rules.lua` run in a real Valkey; the whole script is put before a budget that is laid out as the case
 says.
@@ -86,7 +86,9 @@ def test_random_turns(client: Any) -> None:
     for _ in range(300):
         moments = sorted(chance.choice([-1.0, -0.06, -0.01, 0.0, 0.5, 1.0, 1.02]) for _ in range(chance.randint(1, 9)))
         members = [
-            Member(chance.randint(0, 6), float(name), chance.randint(0, 6), chance.choice([-0.06, -0.02, 1.0, math.inf]))
+            Member(
+                chance.randint(0, 6), float(name), chance.randint(0, 6), chance.choice([-0.06, -0.02, 1.0, math.inf])
+            )
             for name in chance.sample(range(100), chance.randint(1, 5))
         ]
         me = members[0]._replace(demand=max(1, members[0].demand))
