@@ -2,7 +2,6 @@
 
 import asyncio
 from contextlib import aclosing
-from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -79,12 +78,12 @@ class TestUpdates:
         async with connected(delays=(2.0, 4.0, 30.0), duration=60.0, speed=100.0) as (_, comfy):
             run = await comfy.submit(GRAPH)
             loop = asyncio.get_running_loop()
-            moments, updates = [], []
+            begun, moments, updates = loop.time(), [], []
             async for update in run.updates(min_interval=0.3):
                 moments.append(loop.time())
                 updates.append(update)
-        assert all(later - earlier >= 0.29 for earlier, later in pairwise(moments))
-        assert len(updates) <= 4
+        # Counted from the begin: what holds this test up between two updates makes one late, and the next no sooner.
+        assert all(moment - begun >= 0.3 * number - 0.01 for number, moment in enumerate(moments))
         assert updates[-1].status == run.status == "completed"
         assert len(updates[-1].outputs) == 1
 
