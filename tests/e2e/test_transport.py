@@ -275,9 +275,11 @@ class TestToken:
             with pytest.raises(APIError, match="redirect") as caught:
                 await comfy.user.get()
             server.fail_next("POST", "/v1/workflow", status=status, headers={"Location": other.url + "/v1/workflow"})
-            with pytest.raises(APIError, match="redirect"):
+            # An edge may send these two after the form was taken: whether there is a workflow is not known then.
+            with pytest.raises(SubmitOutcomeUnknownError if status in (302, 303) else APIError) as create:
                 await comfy.workflows.create(GRAPH, name="w")
         assert caught.value.status == status
+        assert "redirect" in str(create.value.__cause__ if status in (302, 303) else create.value)
         assert other.received == []
         assert len(server.requests) == 2
 
