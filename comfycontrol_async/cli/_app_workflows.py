@@ -90,7 +90,7 @@ def run(
     submission = _submission(file, params, files, name, tags, key)
     form: Any = form_of(as_json, as_ndjson)
     if not wait:
-        execute(submit_graph(submission, as_json=as_json))
+        execute(submit_graph(submission, form=form))
     execute(run_graph(submission, output, timeout=timeout, form=form))
 
 
@@ -107,7 +107,7 @@ def submit(
     from comfycontrol_async.cli._execute import execute
     from comfycontrol_async.cli._workflows import submit_graph
 
-    execute(submit_graph(_submission(file, params, files, name, tags, key), as_json=as_json))
+    execute(submit_graph(_submission(file, params, files, name, tags, key), form="json" if as_json else "text"))
 
 
 def get(

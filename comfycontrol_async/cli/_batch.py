@@ -92,8 +92,8 @@ class Batch:
         return [piece for piece in pieces if piece]
 
     def tell(self) -> str:
-        """Say it in one line."""
-        return ", ".join(self.pieces())
+        """Say it in one line; nothing before the first row is read."""
+        return ", ".join(self.pieces()) if self.progress.read else ""
 
     def draw(self) -> "RenderableType":
         """Draw it for a terminal: a bar over as many lines of counts as the width asks for."""
@@ -117,11 +117,12 @@ async def run_table(table: Table, *, form: Format) -> int:
         try:
             await follow(_walk(comfy, graph, batch, form), batch.draw, batch.tell, tell_every=2.0, transient=True)
         except asyncio.CancelledError:
-            print_note(f"interrupted after {batch.tell()}; what runs goes on at the service. To go on:")
+            print_note(f"interrupted after {', '.join(batch.pieces())}; what runs goes on at the service. To go on:")
             print_note(table.again())
             return INTERRUPTED
         except ComfyControlError:
-            print_note(f"stopped after {batch.tell()}. To go on: {table.again()}")
+            if batch.progress.read:  # else the table or the journal is at fault, and the error says all
+                print_note(f"stopped after {batch.tell()}. To go on: {table.again()}")
             raise
     return _report(batch, form)
 

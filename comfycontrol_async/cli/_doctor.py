@@ -76,7 +76,11 @@ async def _connection() -> list[Finding]:
     except ComfyControlError as error:
         return [] if _is_token(error) else [Finding("fail", "settings", str(error), exit_code_of(error))]
     async with comfy:
-        return [_limiter(comfy), *await _reach(comfy)]
+        try:
+            limit = _limiter(comfy)
+        except ComfyControlError as error:  # it is made when first used
+            return [Finding("fail", "limit", str(error), exit_code_of(error))]
+        return [limit, *await _reach(comfy)]
 
 
 def _is_token(error: ComfyControlError) -> bool:

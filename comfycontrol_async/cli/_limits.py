@@ -1,8 +1,9 @@
 """`comfycontrol limits`: the budget of this machine, as its programs share it; no request is made."""
 
 import asyncio
-import sys
 from typing import TYPE_CHECKING
+
+import attrs
 
 from comfycontrol_async import Limiter, RateLimitSnapshot
 from comfycontrol_async.cli._execute import connect
@@ -12,6 +13,7 @@ from comfycontrol_async.cli._show import (
     error_console,
     fit,
     is_live,
+    is_terminal,
     print_fields,
     print_json,
     show_seconds,
@@ -28,12 +30,17 @@ async def show_limits(*, once: bool, as_json: bool) -> int:
     async with connect() as comfy:
         limiter = comfy.limiter
         if as_json:
-            print_json(limiter.snapshot())
-        elif once or not sys.stdout.isatty() or not is_live(error_console()):
+            print_json(facts_of(limiter.snapshot()))
+        elif once or not is_terminal() or not is_live(error_console()):
             print_fields(fields_of(limiter.snapshot()))
         else:
             await _watch(limiter)
     return DONE
+
+
+def facts_of(now: RateLimitSnapshot) -> dict[str, object]:
+    """Return a snapshot by its fields, with the lanes by name: JSON would show the numbers that order them."""
+    return {**attrs.asdict(now), "waiting": {lane.name.lower(): number for lane, number in now.waiting.items()}}
 
 
 def fields_of(now: RateLimitSnapshot) -> dict[str, str]:

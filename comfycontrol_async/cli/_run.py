@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import attrs
 
-from comfycontrol_async import ComfyControl, ComfyControlError, DownloadError, Graph, GraphError, WorkflowRun
+from comfycontrol_async import (
+    AuthenticationError,
+    ComfyControl,
+    ComfyControlError,
+    DownloadError,
+    Graph,
+    GraphError,
+    NotFoundError,
+    WorkflowRun,
+)
 from comfycontrol_async.cli._execute import check_directory, connect, words_of
 from comfycontrol_async.cli._exit_codes import DONE, INTERRUPTED, exit_code_of
 from comfycontrol_async.cli._show import (
@@ -238,8 +247,11 @@ async def _follow(
             for path in error.saved:
                 print_result(str(path))
         _report_error(followed, error, form, again)
+        if form == "json":  # the id of what was paid for, for programs too
+            followed[0].error, followed[0].paths = error, getattr(error, "saved", None)
+            print_json(_facts(followed[0], screen.elapsed))
         return exit_code_of(error)
-    _report(followed, screen.elapsed, form)
+    _report(followed, screen.elapsed, form, many=again == "wait")
     return next((exit_code_of(one.error) for one in followed if one.error is not None), DONE)
 
 
@@ -266,7 +278,7 @@ def _report_error(followed: Sequence[Followed], error: ComfyControlError, form: 
         ids = [run.id for run in runs]
         print_event("error", id=ids[0] if len(ids) == 1 else None, error=type(error).__name__, message=str(error))
     unfinished = [run.id for run in runs if run.status is None or not run.status.terminal]
-    if unfinished and not isinstance(error, DownloadError):
+    if unfinished and not isinstance(error, DownloadError | NotFoundError | AuthenticationError):
         print_note(f"it may go on at the service; {words_of(again, *unfinished)}")
     elif isinstance(error, DownloadError) and runs:
         print_note(f"its outputs stay at the service; {words_of(f'get {runs[0].id} -o', 'DIR')}")
@@ -274,18 +286,19 @@ def _report_error(followed: Sequence[Followed], error: ComfyControlError, form: 
 
 def _facts(one: Followed, seconds: float) -> dict[str, object]:
     run = one.run
-    assert run is not None  # asked for when the work is done
-    facts: dict[str, object] = {"id": run.id, "name": run.name, "status": run.status, "seconds": round(seconds, 3)}
+    facts: dict[str, object] = {"id": None, "name": one.name, "status": None, "seconds": round(seconds, 3)}
+    if run is not None:  # else it was not submitted
+        facts |= {"id": run.id, "name": run.name, "status": run.status}
     facts["paths"] = path_text(one.paths or ())
     if one.error is not None:
         facts["error"] = str(one.error)
     return facts
 
 
-def _report(followed: Sequence[Followed], seconds: float, form: Format) -> None:
+def _report(followed: Sequence[Followed], seconds: float, form: Format, *, many: bool = False) -> None:
     if form == "json":
         found = [_facts(one, seconds) for one in followed]
-        print_json(found[0] if len(found) == 1 else found)
+        print_json(found if many else found[0])
         return
     for one in followed:
         run = one.run

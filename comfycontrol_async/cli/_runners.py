@@ -20,7 +20,10 @@ async def list_runners(status: RunnerStatus | None, *, as_json: bool) -> int:
     if as_json:
         print_json([hide_headers(runner) for runner in runners])
     else:
-        print_table([_row(runner) for runner in runners], empty="there are no runners; add one with: runners add")
+        print_table(
+            [_row(runner) for runner in runners],
+            empty="there are no runners; add one with: comfycontrol runners add NAME URL",
+        )
     return DONE
 
 

@@ -48,6 +48,8 @@ def print_result(text: str = "") -> None:
     Raises:
         OutputError: stdout is closed or full.
     """
+    if sys.stdout is None:  # Python found it closed when it began (`>&-`)
+        raise OutputError("cannot write to stdout: it is closed")
     try:
         sys.stdout.write(text + "\n")
         sys.stdout.flush()
@@ -73,6 +75,11 @@ def print_json(value: object, *, indent: int | None = 2) -> None:
 def print_event(event: str, **facts: object) -> None:
     """Print one line of a stream of JSON events (`--ndjson`)."""
     print_json({"event": event, **facts}, indent=None)
+
+
+def is_terminal() -> bool:
+    """Tell whether people read stdout; one that is closed is no terminal."""
+    return sys.stdout is not None and sys.stdout.isatty()
 
 
 def _plain(value: object) -> object:
@@ -166,7 +173,7 @@ def table(rows: list[dict[str, str]], width: int) -> list[str]:
 
 def print_table(rows: list[dict[str, str]], *, empty: str) -> None:
     """Print records on stdout, or `empty` on stderr where there are none."""
-    width = error_console().width if sys.stdout.isatty() else 0
+    width = error_console().width if is_terminal() else 0
     clean = [{name: sanitize(text) for name, text in row.items()} for row in rows]
     for line in table(clean, width):
         print_result(line)

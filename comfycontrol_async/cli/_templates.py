@@ -21,7 +21,7 @@ async def list_templates(*, as_json: bool) -> int:
         {"id": one.id, "created": show_time(one.created_at), "name": one.name, "description": one.description}
         for one in found
     ]
-    print_table(rows, empty="there are no templates; store one with: templates push")
+    print_table(rows, empty="there are no templates; store one with: comfycontrol templates push FILE")
     return DONE
 
 

@@ -20,13 +20,16 @@ from comfycontrol_async.cli._show import (
 )
 
 
-async def submit_graph(submission: Submission, *, as_json: bool) -> int:
+async def submit_graph(submission: Submission, *, form: Format) -> int:
     """Submit a graph and print the workflow's id."""
     graph = await asyncio.to_thread(check_submission, submission)
     async with connect() as comfy:
         run = await submit(comfy, graph, submission)
-    if as_json:
-        print_json({"id": run.id, "name": run.name, "status": run.status})
+    facts = {"id": run.id, "name": run.name, "status": run.status}
+    if form == "json":
+        print_json(facts)
+    elif form == "ndjson":
+        print_event("submitted", **facts)
     else:
         print_note(f"workflow {run.name!r} is {run.status}; {words_of('get', run.id)} waits for it")
         print_result(run.id)
@@ -99,7 +102,7 @@ def _fields(workflow: Workflow) -> dict[str, str]:
         "status": str(workflow.status),
         "tags": ", ".join(workflow.tags),
         "runner": runner or "",
-        "queue place": "" if workflow.queue_number is None else str(workflow.queue_number),
+        "queue place": str(workflow.queue_number or "") if workflow.status == WorkflowStatus.QUEUED else "",
         "created": show_time(workflow.created_at),
         "started": show_time(workflow.started_at),
         "completed": show_time(workflow.completed_at),

@@ -78,3 +78,15 @@ def test_clock(date: str | None, level: str, words: str) -> None:
     (finding,) = clock_findings(date, NOW)
     assert finding.level == level
     assert words in finding.text
+
+
+async def test_limiter_that_cannot_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A wrong COMFYCONTROL_LIMITER is one line of the report, not the end of it."""
+    monkeypatch.setenv("COMFYCONTROL_LIMITER", "abacus")
+    async with LocalServer() as server:
+        result = await call(server, "doctor")
+        assert not server.requests
+    assert result.exit_code == 2
+    assert levels(result.stdout)["versions"] == "ok"
+    assert levels(result.stdout)["limit"] == "fail"
+    assert "COMFYCONTROL_LIMITER" in result.stdout

@@ -18,3 +18,4 @@ async def test_limits() -> None:
     assert fields["used"] == "1 of 40 in 10 s"
     assert fields["cooldown"] == "none"
     assert (facts["limit"], facts["used"], facts["available"]) == (40, 1, 39)
+    assert facts["waiting"] == {"interactive": 0, "normal": 0, "bulk": 0}

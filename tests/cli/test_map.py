@@ -157,3 +157,13 @@ async def test_resume(tmp_path: Path) -> None:
 async def test_resume_of_many(tmp_path: Path) -> None:
     """So it is with 300 rows."""
     await kill_and_resume(tmp_path, 300)
+
+
+async def test_nothing_read(tmp_path: Path) -> None:
+    """A table that is not there is the error alone: there is no batch to go on with."""
+    async with LocalServer() as server:
+        table, journal = tmp_path / "absent.csv", tmp_path / "batch.sqlite"
+        result = await call(server, "map", TXT2IMG, str(table), "-o", str(tmp_path), "--journal", str(journal))
+    assert result.exit_code == 2
+    assert result.stderr.splitlines() == errors(result)
+    assert len(errors(result)) == 1

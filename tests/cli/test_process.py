@@ -208,3 +208,19 @@ async def test_interrupted_twice() -> None:
     process.send_signal(signal.SIGINT)
     code, _, _ = await ended(process)
     assert code == 130
+
+
+@pytest.mark.parametrize(
+    "command", [("whoami",), ("ls", "--json"), ("limits",), ("check", TXT2IMG), ("serve",)], ids=" ".join
+)
+async def test_stdout_closed_from_the_start(command: tuple[str, ...]) -> None:
+    """Where the shell has closed stdout (`>&-`), Python has none: one line says so."""
+    async with LocalServer() as server:
+        process = await asyncio.create_subprocess_exec(
+            *("sh", "-c", 'exec "$@" >&-', "sh", sys.executable, "-m", "comfycontrol_async", *command),
+            stderr=asyncio.subprocess.PIPE,
+            env=plain_environment(server),
+        )
+        _, err = await process.communicate()
+    assert process.returncode == 1
+    assert err.decode().splitlines() == ["error: cannot write to stdout: it is closed"]

@@ -240,3 +240,38 @@ async def test_usage_without_command() -> None:
     """A command line without a command shows the help."""
     result = await call(None)
     assert all(command in result.output for command in ("demo", "run", "serve", "whoami"))
+
+
+@pytest.mark.parametrize("form", ["json", "ndjson"])
+async def test_bad_end_in_json(form: str, tmp_path: Path) -> None:
+    """Programs learn the id of a workflow that failed, and why, from stdout as well."""
+    async with LocalServer(speed=SPEED, outcome=lambda _: "failed") as server:
+        result = await call(server, "run", TXT2IMG, "-p", "prompt=x", "-o", str(tmp_path), f"--{form}")
+        (id,) = server.workflows
+    assert result.exit_code == 3
+    documents = [json.loads(result.stdout)] if form == "json" else list(map(json.loads, result.stdout.splitlines()))
+    assert documents[-1]["id"] == id
+    if form == "json":
+        assert sorted(documents[0]) == ["error", "id", "name", "paths", "seconds", "status"]
+        assert documents[0]["status"] == "failed"
+
+
+async def test_refused_in_json(tmp_path: Path) -> None:
+    """What was never made has no id, and the document the same fields."""
+    async with LocalServer(speed=SPEED) as server:
+        server.expire_token()
+        result = await call(server, "run", TXT2IMG, "-p", "prompt=x", "-o", str(tmp_path), "--json")
+    assert result.exit_code == 4
+    facts = json.loads(result.stdout)
+    assert (facts["id"], facts["status"], facts["paths"]) == (None, None, [])
+    assert "401" in facts["error"]
+
+
+async def test_run_no_wait_events(tmp_path: Path) -> None:
+    """With --no-wait the stream of events is the first one."""
+    async with LocalServer(speed=SPEED) as server:
+        result = await call(server, "run", TXT2IMG, "-p", "prompt=x", "--no-wait", "--ndjson")
+        event = json.loads(result.stdout)
+        assert event["id"] in server.workflows
+    assert sorted(event) == ["event", "id", "name", "status"]
+    assert event["event"] == "submitted"

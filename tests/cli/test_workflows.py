@@ -103,6 +103,7 @@ async def test_get_absent(server: LocalServer) -> None:
     result = await call(server, "get", ABSENT)
     assert result.exit_code == 1
     assert ["404" in line for line in errors(result)] == [True]
+    assert "may go on" not in result.stderr
 
 
 async def test_get_timeout() -> None:
@@ -223,3 +224,10 @@ async def test_bad_id(args: tuple[str, ...]) -> None:
         result = await call(server, *args)
     assert result.exit_code in (1, 2)
     assert len(errors(result)) == 1
+
+
+async def test_wait_for_one_in_json(server: LocalServer) -> None:
+    """The document of `wait` is a list, also for one id: its form does not depend on how many there are."""
+    id = await submitted(server)
+    (facts,) = json.loads((await call(server, "wait", id, "--json")).stdout)
+    assert (facts["id"], facts["status"]) == (id, "completed")
