@@ -31,6 +31,8 @@ Policy = Literal["local", "wait", "raise"]
 # Seconds within which the server is told what became of requests, while no task waits for slots. While one does, the
 # next question says it: how long ago it was goes with it, so being late costs nothing.
 _TELL_SOON = 0.05
+# Seconds between two questions at the least, unless a slot was refunded.
+_SHORTEST = 0.001
 # Seconds between two tries to reach a server that is gone.
 _RETRY = 1.0
 
@@ -201,15 +203,22 @@ class RedisStore:
     async def aclose(self) -> None:
         """Tell the server what became of the last requests, and close the connection if it is ours."""
         self._stop_timer()
-        if self._loop is asyncio.get_running_loop():
-            if self._task is not None:
-                await asyncio.wait([self._task])
-            now = self._clock.monotonic()
+        if self._loop is None or self._loop is not asyncio.get_running_loop():
+            await self._server.close()
+            return
+        while self._asking:
+            await (self._clock.sleep(0.0) if self._task is None else asyncio.wait([self._task]))
+        self._asking = True  # so that no other question begins
+        loop, now = self._loop, self._clock.monotonic()
+        try:
             if self._has_news(now) and self._failed_at is None:
                 self._wanted = 0
-                self._question = self._next_question(now)
-                await self._put(self._question)
-        await self._server.close()
+                await self._put(self._next_question(now))
+            await self._server.close()
+        finally:
+            self._asking = False
+            if self._wake is not None:
+                loop.call_soon(self._wake)  # tasks that still wait go on, with a new connection
 
     # Slots
 
@@ -307,7 +316,7 @@ class RedisStore:
         assert self._wake is not None  # attached before anything was asked
         try:
             await self._put(question)
-        except BaseException:  # cancelled, by whom it may be: the waiters do not hang
+        except BaseException:  # cancelled, whatever the reason: the waiters do not hang
             self._put_back(question, self._clock.monotonic())
             self._asking, self._question, self._task = False, None, None
             if self._loop is not None and self._loop is asyncio._get_running_loop():
@@ -320,8 +329,7 @@ class RedisStore:
             patient = self._rule.span / 2 if self._wanted else _TELL_SOON
             self._tell(0.0 if urgent else self._every if self._error else patient, now)
         self._wake()
-        # An error, or slots, for which no task waits any more.
-        self._error = None
+        self._error = None  # that, or slots, for which no task waits any more
         self._use_brought(0, now)
 
     async def _put(self, question: Question) -> None:
@@ -361,7 +369,7 @@ class RedisStore:
         for slot in self._brought:
             self._known.took(slot, self._lease, sent_at)
         at_once = not self._registered or self._refunded
-        self._ask_at = -math.inf if at_once else now + answer.wake
+        self._ask_at = -math.inf if at_once else now + max(answer.wake, _SHORTEST)
 
     def _log_answer(self, answer: Answer) -> None:
         spent = ": the window counts as spent" if answer.charged else ""

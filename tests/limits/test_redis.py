@@ -288,6 +288,22 @@ async def test_aclose_tells(server: RedisServer) -> None:
 
 
 @on_one_loop
+async def test_used_after_aclose(server: RedisServer) -> None:
+    """Tasks that wait when it is closed, and those that come later, are served all the same."""
+    async with connected(server, uuid4().hex) as (limiter,):
+
+        async def send() -> None:
+            (await limiter.acquire()).arrived()
+
+        waiters = [asyncio.create_task(send()) for _ in range(3 * LIMIT)]
+        for _ in range(5):
+            await asyncio.sleep(PERIOD / 4)
+            await limiter.aclose()
+        await asyncio.wait_for(asyncio.gather(*waiters), 20.0)
+        await send()
+
+
+@on_one_loop
 async def test_script_was_flushed(server: RedisServer, limiter: RedisLimiter) -> None:
     """A server that has forgotten the script is given it again."""
     (await limiter.acquire()).arrived()
