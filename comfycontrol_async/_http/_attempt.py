@@ -33,7 +33,7 @@ class Attempt:
     Args:
         permit: settled here.
         silence: seconds without progress until the response headers are here; None for no bound.
-        has_total: whether aiohttp bounds the whole attempt, which is enough unless it uploads.
+        has_total: whether the transport bounds the whole attempt, which is enough unless it uploads.
         clock: whose timer the bound is.
     """
 

@@ -4,10 +4,10 @@ It follows no redirect and sends the token to the API's origin only.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import datetime, timedelta
-from typing import Any, TypeVar
+from typing import Any
 
 import aiohttp
 from multidict import CIMultiDict
@@ -28,8 +28,6 @@ from comfycontrol_async._http._stream import Stream
 from comfycontrol_async.errors import ConfigurationError, ResponseFormatError
 from comfycontrol_async.limits import Permit
 
-B = TypeVar("B", bytes, bytes | bytearray)
-
 
 class Transport:
     """Puts requests on the wire, with the token, through the sessions of a client."""
@@ -44,7 +42,7 @@ class Transport:
         self._headers = CIMultiDict(headers)
         self._json_headers = CIMultiDict(headers | {"Content-Type": "application/json"})
         self._stream_headers = CIMultiDict(headers | {"Accept": "text/event-stream, application/json"})
-        self._timeouts: dict[tuple[Timeouts, bool], aiohttp.ClientTimeout] = {}
+        self._timeouts: dict[Timeouts, aiohttp.ClientTimeout] = {}
         # The server's Date as it last came, and when that was.
         self._dated: tuple[str | None, float] = (None, 0.0)
         self.bind = sessions.bind
@@ -56,8 +54,11 @@ class Transport:
             ResponseFormatError: the answer is larger than any that the API gives.
         """
         if request.form is None:
-            answer = await self._send(request, permit, timeouts, request.body)
-            return answer if isinstance(answer, Failure) else await self._read(request, answer, None)
+            limit = asyncio.timeout(timeouts.total)
+            answer = await self._send(request, permit, timeouts, request.body, limit)
+            if isinstance(answer, Failure):
+                return answer
+            return await self._read(request, answer, asyncio.timeout_at(limit.when()))
         async with AsyncExitStack() as files:  # they stay open until the answer was read
             try:
                 data = await files.enter_async_context(_open_form(request.form))
@@ -65,7 +66,9 @@ class Transport:
                 permit.refund()
                 raise
             answer = await self._send(request, permit, timeouts, data)
-            return answer if isinstance(answer, Failure) else await self._read(request, answer, timeouts.total)
+            if isinstance(answer, Failure):
+                return answer
+            return await self._read(request, answer, asyncio.timeout(timeouts.total))
 
     async def open(self, request: Request[Any], permit: Permit, timeouts: Timeouts) -> Stream | Failure:
         """Send `request` once, and return its answer when the headers are here; the caller closes it."""
@@ -74,7 +77,7 @@ class Transport:
             return answer
         if 200 <= answer.status < 300:
             return Stream(answer.status, answer.headers, request.method, request.path, answer)
-        return await self._read_refusal(request, answer, timeouts.total)
+        return await self._read_refusal(request, answer, asyncio.timeout(timeouts.total))
 
     def clean(self, error: ResponseFormatError) -> None:
         """Take secrets out of what an error quotes of an answer."""
@@ -91,26 +94,19 @@ class Transport:
         return None if date is None else date + timedelta(seconds=moment - received)
 
     async def _send(
-        self, request: Request[Any], permit: Permit, timeouts: Timeouts, data: bytes | aiohttp.FormData | None
+        self,
+        request: Request[Any],
+        permit: Permit,
+        timeouts: Timeouts,
+        data: bytes | aiohttp.FormData | None,
+        limit: asyncio.Timeout | None = None,
     ) -> aiohttp.ClientResponse | Failure:
-        """Send the request, wait for the response headers and settle the permit."""
-        has_total = timeouts.total is not None and request.form is None and not request.stream
-        attempt = Attempt(permit, timeouts.read, has_total, self._clock)
+        """Send the request, wait for the response headers, within the limit if there is one, and settle the permit."""
+        attempt = Attempt(permit, timeouts.read, limit is not None and timeouts.total is not None, self._clock)
         answer: aiohttp.ClientResponse | None = None
         try:
-            session = self.sessions.api()
-            response = answer = await session.request(
-                request.method,
-                self._url(request),
-                data=data,
-                headers=self._headers_of(request),
-                allow_redirects=False,
-                raise_for_status=False,  # a given session may say otherwise
-                timeout=self._timeout(timeouts, total=has_total),
-                proxy=self.sessions.proxy,
-                # Middlewares given per request replace those of the session, which aiohttp has no public way to read.
-                middlewares=(*getattr(session, "_middlewares", ()), attempt),
-            )
+            async with limit or asyncio.timeout(None):
+                response = answer = await self._request(request, timeouts, data, attempt)
         except TRANSPORT_FAULTS as error:
             failure = self._classify(error, self._may_have_left(attempt), request)
             attempt.settle(failure.fate)
@@ -130,6 +126,23 @@ class Transport:
         self._dated = response.headers.get("Date"), self._clock.monotonic()
         return response
 
+    async def _request(
+        self, request: Request[Any], timeouts: Timeouts, data: bytes | aiohttp.FormData | None, attempt: Attempt
+    ) -> aiohttp.ClientResponse:
+        session = self.sessions.api()
+        return await session.request(
+            request.method,
+            self._url(request),
+            data=data,
+            headers=self._headers_of(request),
+            allow_redirects=False,
+            raise_for_status=False,  # a given session may say otherwise
+            timeout=self._timeout(timeouts),
+            proxy=self.sessions.proxy,
+            # Middlewares given per request replace those of the session, which aiohttp has no public way to read.
+            middlewares=(*getattr(session, "_middlewares", ()), attempt),
+        )
+
     def _may_have_left(self, attempt: Attempt) -> bool:
         """Return True if bytes may have reached the server; not every given session reports when it writes."""
         return attempt.sent if attempt.reports or self.sessions.given is None else attempt.started
@@ -145,11 +158,13 @@ class Transport:
         url = URL(self._prefix + request.path)
         return url.update_query(request.query) if request.query else url
 
-    def _timeout(self, timeouts: Timeouts, *, total: bool) -> aiohttp.ClientTimeout:
-        found = self._timeouts.get((timeouts, total))
+    def _timeout(self, timeouts: Timeouts) -> aiohttp.ClientTimeout:
+        found = self._timeouts.get(timeouts)
         if found is None:
-            found = self._timeouts[timeouts, total] = aiohttp.ClientTimeout(
-                total=timeouts.total if total else None,
+            found = self._timeouts[timeouts] = aiohttp.ClientTimeout(
+                # The total is ours: when aiohttp's ends in the same turn of the loop in which the task is cancelled,
+                # the cancellation is lost (its timer counts it twice where two of its blocks are nested).
+                total=None,
                 connect=timeouts.connect,
                 sock_connect=timeouts.connect,
                 sock_read=timeouts.read,
@@ -157,16 +172,17 @@ class Transport:
         return found
 
     async def _read(
-        self, request: Request[Any], answer: aiohttp.ClientResponse, total: float | None
+        self, request: Request[Any], answer: aiohttp.ClientResponse, limit: asyncio.Timeout
     ) -> Response | Failure:
-        """Read an answer whose headers are here to its end, within `total` seconds where aiohttp has no total."""
+        """Read an answer whose headers are here to its end, within the limit."""
         if not 200 <= answer.status < 300:
-            return await self._read_refusal(request, answer, total)
+            return await self._read_refusal(request, answer, limit)
         silent = request.answer is Answer.NOTHING
         body: bytes | bytearray = b""
         try:
             reading = read_beginning(answer, MOST_PAGE) if silent else read_body(answer, MOST_JSON, self._clock)
-            body = await _within(total, reading)
+            async with limit:
+                body = await reading
         except TooLargeError:
             text = f"the body is larger than {MOST_JSON // 1024**2} MB"
             raise ResponseFormatError(text, method=request.method, path=request.path) from None
@@ -178,12 +194,13 @@ class Transport:
         return Response(answer.status, answer.headers, body)
 
     async def _read_refusal(
-        self, request: Request[Any], answer: aiohttp.ClientResponse, total: float | None
+        self, request: Request[Any], answer: aiohttp.ClientResponse, limit: asyncio.Timeout
     ) -> Failure:
         """Read the answer that is no success, and return what it means."""
         body = b""
         try:
-            body = await _within(total, read_beginning(answer, MOST_PAGE))
+            async with limit:
+                body = await read_beginning(answer, MOST_PAGE)
         except TRANSPORT_FAULTS:
             pass  # the status says it all
         finally:
@@ -191,13 +208,6 @@ class Transport:
         response = Response(answer.status, answer.headers, body)
         error = error_of(response, request.method, request.path, self._clock.utcnow(), self._clean)
         return Failure(fate_of(answer.status), error)
-
-
-async def _within(total: float | None, reading: Awaitable[B]) -> B:
-    if total is None:  # aiohttp bounds it, or the user wants no bound
-        return await reading
-    async with asyncio.timeout(total):
-        return await reading
 
 
 @asynccontextmanager

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 
 import pytest
 
@@ -231,6 +232,29 @@ class TestTimeouts:
                 await comfy.user.get()
             await ended.wait()
 
+    async def test_cancelled_while_the_total_ends(self) -> None:
+        """A task that is cancelled in the very turn of the loop in which the total ends is cancelled, as it was told.
+
+        aiohttp's own total would make a timeout of it, and the call would be tried again.
+        """
+        asked = asyncio.Event()
+
+        async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            asked.set()
+            await reader.read()
+
+        async with (
+            raw_server(silent) as port,
+            client_at(f"http://127.0.0.1:{port}", timeouts=Timeouts(total=0.1)) as comfy,
+        ):
+            calling = asyncio.ensure_future(comfy.user.get())
+            await asked.wait()
+            time.sleep(0.15)  # noqa: ASYNC251 # the loop stands still until the total is over
+            calling.cancel()
+            await asyncio.wait([calling])
+            assert calling.cancelled()
+
     async def test_total_spares_uploads(self, server: LocalServer) -> None:
         """An upload has no total: it may take as long as it moves."""
         server.delay_next("POST", "/v1/workflow", 0.3 * server.speed)
@@ -269,7 +293,7 @@ class TestToken:
 
     @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
     async def test_no_redirect_is_followed(self, server: LocalServer, status: int) -> None:
-        """A redirect is an error, and where it points to never hears of us."""
+        """A redirect is an error, and where it points to never hears of us. 302 and 303 may follow a create."""
         async with recording(answer_user) as other, client_of(server) as comfy:
             server.fail_next("GET", "/v1/user", status=status, headers={"Location": other.url + "/v1/user"})
             with pytest.raises(APIError, match="redirect") as caught:
