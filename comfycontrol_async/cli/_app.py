@@ -8,12 +8,12 @@ import typer
 
 from comfycontrol_async import __version__
 from comfycontrol_async.cli import _app_account, _app_batch, _app_workflows
-from comfycontrol_async.cli._options import Command, Json, finite, make_app
+from comfycontrol_async.cli._options import Command, finite, json_of, make_app
 
 app = make_app(
     "Run ComfyUI graphs on ComfyControl within its rate limit.",
     epilog="The API token is read from the environment variable COMFYCONTROL_API_TOKEN, or from --token-file. "
-    "Exit codes: 0 done, 1 unexpected, 2 usage, 3 a workflow failed, 4 authentication, 5 rate limit, 6 timed out, "
+    "Exit codes: 0 done, 1 any other error, 2 usage, 3 a workflow failed, 4 authentication, 5 rate limit, 6 timed out, "
     "7 cannot connect, 130 interrupted.",
 )
 _app_workflows.add_to(app)
@@ -147,7 +147,7 @@ def serve(
 
 
 @app.command(cls=Command)
-def whoami(as_json: Json = False) -> None:
+def whoami(as_json: Annotated[bool, json_of("the fields of User")] = False) -> None:
     """Show whose token it is."""
     from comfycontrol_async.cli._execute import execute
     from comfycontrol_async.cli._whoami import show_user
@@ -158,7 +158,7 @@ def whoami(as_json: Json = False) -> None:
 @app.command(cls=Command)
 def limits(
     once: Annotated[bool, typer.Option("--once", help="Print it once, also on a terminal.")] = False,
-    as_json: Json = False,
+    as_json: Annotated[bool, json_of("the fields of RateLimitSnapshot, in seconds")] = False,
 ) -> None:
     """Show how much of the rate limit the programs of this machine use; no request is made."""
     from comfycontrol_async.cli._execute import execute
@@ -168,7 +168,7 @@ def limits(
 
 
 @app.command(cls=Command)
-def doctor(as_json: Json = False) -> None:
+def doctor(as_json: Annotated[bool, json_of("a list of level (ok, warn, fail), topic, text")] = False) -> None:
     """Find out what is set, what works, and what to do about what does not. One request."""
     from comfycontrol_async.cli._doctor import examine
     from comfycontrol_async.cli._execute import execute

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from comfycontrol_async.cli._options import Command, GraphFile, Json, make_app
+from comfycontrol_async.cli._options import Command, GraphFile, json_of, make_app
 from comfycontrol_async.cli._params import read_headers
 
 runners = make_app("Your own runners.")
@@ -39,7 +39,7 @@ def add_to(app: typer.Typer) -> None:
 @runners.command("ls", cls=Command)
 def list_runners(
     status: Annotated[Status | None, typer.Option(metavar="STATUS", help="Only these: active or disabled.")] = None,
-    as_json: Json = False,
+    as_json: Annotated[bool, json_of("a list of the fields of Runner")] = False,
 ) -> None:
     """List your own runners."""
     from comfycontrol_async import RunnerStatus
@@ -51,7 +51,7 @@ def list_runners(
 
 
 @runners.command("show", cls=Command)
-def show_runner(id: RunnerId, as_json: Json = False) -> None:
+def show_runner(id: RunnerId, as_json: Annotated[bool, json_of("the fields of Runner")] = False) -> None:
     """Show a runner; the values of its headers stay hidden."""
     from comfycontrol_async.cli import _runners
     from comfycontrol_async.cli._execute import execute
@@ -65,7 +65,7 @@ def add_runner(
     endpoint: Annotated[str, typer.Argument(metavar="URL", help="Where the service reaches your ComfyUI.")],
     headers: Headers = None,
     tags: RunnerTags = None,
-    as_json: Json = False,
+    as_json: Annotated[bool, json_of("the fields of Runner")] = False,
 ) -> None:
     """Register a ComfyUI as a runner and print its id."""
     from comfycontrol_async.cli import _runners
@@ -82,7 +82,7 @@ def update_runner(
     endpoint: Annotated[str | None, typer.Option(metavar="URL", help="A new address.")] = None,
     headers: Headers = None,
     tags: RunnerTags = None,
-    as_json: Json = False,
+    as_json: Annotated[bool, json_of("the fields of Runner")] = False,
 ) -> None:
     """Change what is given of a runner; tags and headers are replaced as a whole."""
     from comfycontrol_async.cli import _runners
@@ -93,7 +93,7 @@ def update_runner(
 
 
 @runners.command("enable", cls=Command)
-def enable_runner(id: RunnerId, as_json: Json = False) -> None:
+def enable_runner(id: RunnerId, as_json: Annotated[bool, json_of("the fields of Runner")] = False) -> None:
     """Let a runner get workflows again."""
     from comfycontrol_async.cli import _runners
     from comfycontrol_async.cli._execute import execute
@@ -102,7 +102,7 @@ def enable_runner(id: RunnerId, as_json: Json = False) -> None:
 
 
 @runners.command("disable", cls=Command)
-def disable_runner(id: RunnerId, as_json: Json = False) -> None:
+def disable_runner(id: RunnerId, as_json: Annotated[bool, json_of("the fields of Runner")] = False) -> None:
     """Let a runner get no workflows for the time being."""
     from comfycontrol_async.cli import _runners
     from comfycontrol_async.cli._execute import execute
@@ -120,7 +120,9 @@ def interrupt_runner(id: RunnerId) -> None:
 
 
 @runners.command("history", cls=Command)
-def runner_history(id: RunnerId, as_json: Json = False) -> None:
+def runner_history(
+    id: RunnerId, as_json: Annotated[bool, json_of("a list of the fields of WorkflowSummary")] = False
+) -> None:
     """List the last 10 workflows of a runner."""
     from comfycontrol_async.cli import _runners
     from comfycontrol_async.cli._execute import execute
@@ -129,7 +131,7 @@ def runner_history(id: RunnerId, as_json: Json = False) -> None:
 
 
 @managed.command("ls", cls=Command)
-def list_managed(as_json: Json = False) -> None:
+def list_managed(as_json: Annotated[bool, json_of("a list of the fields of ManagedRunner")] = False) -> None:
     """List the managed runners that your tier may use."""
     from comfycontrol_async.cli import _runners
     from comfycontrol_async.cli._execute import execute
@@ -138,7 +140,7 @@ def list_managed(as_json: Json = False) -> None:
 
 
 @managed.command("show", cls=Command)
-def show_managed(id: RunnerId, as_json: Json = False) -> None:
+def show_managed(id: RunnerId, as_json: Annotated[bool, json_of("the fields of ManagedRunner")] = False) -> None:
     """Show a managed runner."""
     from comfycontrol_async.cli import _runners
     from comfycontrol_async.cli._execute import execute
@@ -147,7 +149,9 @@ def show_managed(id: RunnerId, as_json: Json = False) -> None:
 
 
 @managed.command("history", cls=Command)
-def managed_history(id: RunnerId, as_json: Json = False) -> None:
+def managed_history(
+    id: RunnerId, as_json: Annotated[bool, json_of("a list of the fields of WorkflowSummary")] = False
+) -> None:
     """List your last 10 workflows on a managed runner."""
     from comfycontrol_async.cli import _runners
     from comfycontrol_async.cli._execute import execute
@@ -156,7 +160,7 @@ def managed_history(id: RunnerId, as_json: Json = False) -> None:
 
 
 @managed.command("stats", cls=Command)
-def managed_stats(id: RunnerId, as_json: Json = False) -> None:
+def managed_stats(id: RunnerId, as_json: Annotated[bool, json_of("the fields of RunnerStats")] = False) -> None:
     """Show the machine behind a managed runner."""
     from comfycontrol_async.cli import _runners
     from comfycontrol_async.cli._execute import execute
@@ -165,7 +169,7 @@ def managed_stats(id: RunnerId, as_json: Json = False) -> None:
 
 
 @templates.command("ls", cls=Command)
-def list_templates(as_json: Json = False) -> None:
+def list_templates(as_json: Annotated[bool, json_of("a list of the fields of TemplateSummary")] = False) -> None:
     """List your templates."""
     from comfycontrol_async.cli import _templates
     from comfycontrol_async.cli._execute import execute
@@ -179,7 +183,7 @@ def show_template(
     output: Annotated[
         Path | None, typer.Option("-o", "--output", metavar="FILE", help="Write its graph to this new file.")
     ] = None,
-    as_json: Json = False,
+    as_json: Annotated[bool, json_of("the fields of Template")] = False,
 ) -> None:
     """Show a template and the parameters of its graph."""
     from comfycontrol_async.cli import _templates
@@ -195,7 +199,7 @@ def push_template(
     description: Annotated[
         str | None, typer.Option(metavar="WORDS", help="1 to 500 characters; default: the name.")
     ] = None,
-    as_json: Json = False,
+    as_json: Annotated[bool, json_of("the fields of Template")] = False,
 ) -> None:
     """Store a graph as a template and print its id."""
     from comfycontrol_async.cli import _templates
@@ -213,7 +217,7 @@ def update_template(
     ] = None,
     name: Annotated[str | None, typer.Option(metavar="NAME", help="A new name.")] = None,
     description: Annotated[str | None, typer.Option(metavar="WORDS", help="A new description.")] = None,
-    as_json: Json = False,
+    as_json: Annotated[bool, json_of("the fields of Template")] = False,
 ) -> None:
     """Change what is given of a template and print its id."""
     from comfycontrol_async.cli import _templates

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from comfycontrol_async.cli._options import Command, GraphFile, Json, Ndjson, Output, Tags, Timeout, form_of
+from comfycontrol_async.cli._options import Command, GraphFile, Output, Tags, Timeout, form_of, json_of, ndjson_of
 
 
 def add_to(app: typer.Typer) -> None:
@@ -35,8 +35,11 @@ def map_(
         int | None, typer.Option(min=0, metavar="N", help="Stop after more failed rows than this.")
     ] = None,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try rows that failed before again.")] = False,
-    as_json: Json = False,
-    as_ndjson: Ndjson = False,
+    as_json: Annotated[bool, json_of("rows, done, failed, files, requests")] = False,
+    as_ndjson: Annotated[
+        bool,
+        ndjson_of("row (key, index, id, status, paths, error), at last done (rows, done, failed, files, requests)"),
+    ] = False,
 ) -> None:
     """Run a graph once for each row of a table, and download what it made.
 
@@ -68,7 +71,7 @@ def journal(
     state: Annotated[
         str | None, typer.Option(metavar="STATE", help="Print the rows of this state, one JSON object a line.")
     ] = None,
-    as_json: Json = False,
+    as_json: Annotated[bool, json_of("the number of rows in each state")] = False,
 ) -> None:
     """Show how many rows of a batch are in which state."""
     from comfycontrol_async.cli._batch import show_journal

@@ -7,20 +7,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from comfycontrol_async.cli._options import (
+    ENDED,
+    EVENTS,
     Command,
     Files,
     GraphFile,
     Id,
     Ids,
-    Json,
     Key,
     Name,
-    Ndjson,
     Output,
     Params,
     Tags,
     Timeout,
     form_of,
+    json_of,
+    ndjson_of,
     only_one,
 )
 from comfycontrol_async.cli._params import read_params
@@ -75,8 +77,8 @@ def run(
     key: Key = None,
     timeout: Timeout = None,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait for it and download its outputs.")] = True,
-    as_json: Json = False,
-    as_ndjson: Ndjson = False,
+    as_json: Annotated[bool, json_of(ENDED)] = False,
+    as_ndjson: Annotated[bool, ndjson_of(f"submitted (id, name, status), {EVENTS}")] = False,
 ) -> None:
     """Run a graph, wait for it, and download what it made.
 
@@ -101,7 +103,7 @@ def submit(
     name: Name = None,
     tags: Tags = None,
     key: Key = None,
-    as_json: Json = False,
+    as_json: Annotated[bool, json_of("id, name, status")] = False,
 ) -> None:
     """Submit a graph and print the workflow's id."""
     from comfycontrol_async.cli._execute import execute
@@ -117,8 +119,8 @@ def get(
     ] = None,
     timeout: Timeout = None,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until it has ended.")] = True,
-    as_json: Json = False,
-    as_ndjson: Ndjson = False,
+    as_json: Annotated[bool, json_of(ENDED)] = False,
+    as_ndjson: Annotated[bool, ndjson_of(EVENTS)] = False,
 ) -> None:
     """Wait for a workflow, and download what it made."""
     from comfycontrol_async.cli._execute import execute
@@ -128,7 +130,12 @@ def get(
     execute(get_workflow(id, output, wait=wait, timeout=timeout, form=form))
 
 
-def wait(ids: Ids, timeout: Timeout = None, as_json: Json = False, as_ndjson: Ndjson = False) -> None:
+def wait(
+    ids: Ids,
+    timeout: Timeout = None,
+    as_json: Annotated[bool, json_of(f"a list, for each {ENDED}")] = False,
+    as_ndjson: Annotated[bool, ndjson_of(EVENTS)] = False,
+) -> None:
     """Wait until workflows have ended; the exit code says whether all completed."""
     from comfycontrol_async.cli._execute import execute
     from comfycontrol_async.cli._run import wait_for
@@ -145,7 +152,12 @@ def cancel(ids: Ids) -> None:
     execute(cancel_workflows(ids))
 
 
-def rerun(id: Id, params: Params = None, files: Files = None, as_json: Json = False) -> None:
+def rerun(
+    id: Id,
+    params: Params = None,
+    files: Files = None,
+    as_json: Annotated[bool, json_of("id, name, status, rerun_of")] = False,
+) -> None:
     """Run a workflow again as a new one, with other parameters where they are given, and print the new id."""
     from comfycontrol_async.cli._execute import execute
     from comfycontrol_async.cli._workflows import rerun_workflow
@@ -159,8 +171,8 @@ def list_(
         typer.Option(metavar="STATUS", help="Only these: completed, running, queued, failed or cancelled."),
     ] = None,
     limit: Annotated[int, typer.Option(min=1, metavar="N", help="How many at the most.")] = 20,
-    as_json: Json = False,
-    as_ndjson: Ndjson = False,
+    as_json: Annotated[bool, json_of("a list of the fields of WorkflowSummary")] = False,
+    as_ndjson: Annotated[bool, ndjson_of("workflow (workflow: the fields of WorkflowSummary)")] = False,
 ) -> None:
     """List workflows, newest first; one request for each hundred."""
     from comfycontrol_async import WorkflowStatus
@@ -172,7 +184,7 @@ def list_(
     execute(list_workflows(wanted, limit, form=form))
 
 
-def show(id: Id, as_json: Json = False) -> None:
+def show(id: Id, as_json: Annotated[bool, json_of("the fields of Workflow")] = False) -> None:
     """Show everything that the service knows of a workflow."""
     from comfycontrol_async.cli._execute import execute
     from comfycontrol_async.cli._workflows import show_workflow
@@ -188,7 +200,9 @@ def check(
     runner: Annotated[
         str | None, typer.Option(metavar="ID", help="Take the node definitions from the ComfyUI behind this runner.")
     ] = None,
-    as_json: Json = False,
+    as_json: Annotated[
+        bool, json_of("parameters (name, kind, default, choices, places) and issues (severity, place, message)")
+    ] = False,
 ) -> None:
     """List a graph's parameters and what is wrong with it. No workflow is made."""
     from comfycontrol_async.cli._check import check_graph

@@ -1,6 +1,7 @@
 """Options that several commands take, as typer reads them."""
 
 import math
+import shutil
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,8 +18,14 @@ def finite(value: float | None) -> float | None:
     return value
 
 
-class _PlainFlags:
-    """Leaves the type away behind flags that take no value, which typer would show as one."""
+# Columns below which a table of options would cut words off.
+_NARROW = 60
+
+
+class _PlainHelp:
+    """Help without the types of Python behind flags and arguments, and without boxes where they do not fit."""
+
+    rich_markup_mode: Any
 
     def get_params(self, ctx: Any) -> list[Any]:
         """Return the parameters, those of typer's own options included."""
@@ -26,14 +33,27 @@ class _PlainFlags:
         for param in params:
             if getattr(param, "is_flag", False) and param.metavar is None:
                 param.metavar = ""
+            elif param.param_type_name == "argument":
+                param.display_type_rich = lambda ctx: ""
+                param.get_usage_pieces = lambda ctx, name=param.metavar: [name]
         return params
 
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Write the help; a narrow terminal gets plain lines, of which no word is cut off."""
+        columns, mode = shutil.get_terminal_size().columns, self.rich_markup_mode
+        if columns < _NARROW:
+            self.rich_markup_mode, formatter.width = None, max(columns - 1, 20)
+        try:
+            super().format_help(ctx, formatter)  # type: ignore[misc] # beside a command or group of typer
+        finally:
+            self.rich_markup_mode = mode
 
-class Command(_PlainFlags, TyperCommand):
-    """A command whose help has no placeholder behind its flags."""
+
+class Command(_PlainHelp, TyperCommand):
+    """A command with plain help."""
 
 
-class Group(_PlainFlags, TyperGroup):
+class Group(_PlainHelp, TyperGroup):
     """A group of commands, likewise."""
 
 
@@ -80,8 +100,24 @@ Timeout = Annotated[
     float | None,
     typer.Option(min=0, callback=finite, metavar="SECONDS", help="How long to wait; default: as long as it takes."),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
-Ndjson = Annotated[bool, typer.Option("--ndjson", help="Print a stream of JSON events, one a line.")]
+
+
+def json_of(document: str) -> Any:
+    """Make the option --json of a command that prints this document."""
+    return typer.Option("--json", help=f"Print one JSON document: {document}.")
+
+
+def ndjson_of(events: str) -> Any:
+    """Make the option --ndjson of a command that prints these events."""
+    return typer.Option("--ndjson", help=f"Print JSON events, one a line: {events}.")
+
+
+# What `run`, `get` and `wait` print.
+ENDED = "id, name, status, seconds, paths, and error where it failed"
+EVENTS = (
+    "status (id, status, queue_number), then ended (id, name, status, seconds, paths, and error where it failed), "
+    "or error (id, error, message) where it cannot go on"
+)
 
 
 def form_of(as_json: bool, as_ndjson: bool) -> str:

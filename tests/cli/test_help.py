@@ -42,7 +42,7 @@ async def test_help(names: tuple[str, ...], flag: str) -> None:
 async def test_exit_codes_are_documented() -> None:
     """The program's help names every exit code."""
     output = " ".join((await call(None, "--help")).output.split())
-    for words in ("0 done", "1 unexpected", "2 usage", "3 a workflow failed", "4 authentication", "5 rate limit"):
+    for words in ("0 done", "1 any other error", "2 usage", "3 a workflow failed", "4 authentication", "5 rate limit"):
         assert words in output
     for words in ("6 timed out", "7 cannot connect", "130 interrupted"):
         assert words in output
