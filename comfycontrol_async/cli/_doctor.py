@@ -12,12 +12,13 @@ from typing import Literal
 import attrs
 
 from comfycontrol_async import ComfyControl, ComfyControlError, ConfigurationError, RetryPolicy
-from comfycontrol_async.cli._execute import BASE_URL_VARIABLE, TOKEN_VARIABLE, connect, read_token
-from comfycontrol_async.cli._exit_codes import DONE, exit_code_of
+from comfycontrol_async.cli._execute import BASE_URL_VARIABLE, connect, read_token
+from comfycontrol_async.cli._exit_codes import DONE, TOKEN_VARIABLE, advice_for, exit_code_of
 from comfycontrol_async.cli._show import print_json, print_result, sanitize
 
 # Seconds by which this machine's clock may differ from the service's before it is worth a word.
 _SKEW = 5.0
+_SUPPORT = "try again, or ask the service's support with the request id"
 _PACKAGES = ("comfycontrol-async", "aiohttp", "attrs", "cattrs", "orjson", "uvloop", "redis", "obstore", "pyarrow")
 _PROXIES = ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy", "NO_PROXY", "no_proxy")
 
@@ -108,22 +109,12 @@ async def _reach(comfy: ComfyControl) -> list[Finding]:
     try:
         answer = await comfy.request("GET", "/v1/user", raw=True)
     except ComfyControlError as error:
-        return [Finding("fail", "reach", f"{error}; {_advice(error)}", exit_code_of(error))]
+        return [Finding("fail", "reach", f"{error}; {advice_for(error) or _SUPPORT}", exit_code_of(error))]
     seconds = asyncio.get_running_loop().time() - begun
     return [
         Finding("ok", "reach", f"{answer.status} after {seconds:.2f} s"),
         *clock_findings(answer.headers.get("Date"), datetime.now(UTC)),
     ]
-
-
-def _advice(error: ComfyControlError) -> str:
-    advice = {
-        4: f"set {TOKEN_VARIABLE} to a token that is valid",
-        5: "another program behind this address uses the budget up; wait, or share one limiter",
-        6: "the service or the way to it is slow: try again",
-        7: "check the network, the proxy settings and the server's address",
-    }
-    return advice.get(exit_code_of(error), "try again, or ask the service's support with the request id")
 
 
 def clock_findings(date: str | None, now: datetime) -> Iterator[Finding]:

@@ -12,10 +12,9 @@ import attrs
 import typer
 
 from comfycontrol_async import ComfyControl, ComfyControlError, ConfigurationError, DownloadError, RetryPolicy
-from comfycontrol_async.cli._exit_codes import INTERRUPTED, UNEXPECTED, MissingTokenError, exit_code_of
-from comfycontrol_async.cli._show import error_console, print_error, print_labelled, print_note, sanitize
+from comfycontrol_async.cli._exit_codes import INTERRUPTED, TOKEN_VARIABLE, UNEXPECTED, MissingTokenError, exit_code_of
+from comfycontrol_async.cli._show import error_console, is_live, print_error, print_labelled, print_note, sanitize
 
-TOKEN_VARIABLE = "COMFYCONTROL_API_TOKEN"
 BASE_URL_VARIABLE = "COMFYCONTROL_BASE_URL"
 
 
@@ -137,9 +136,7 @@ def log_to_stderr(*, verbose: bool) -> Callable[[], None]:
     level = logger.level
     handler: logging.Handler
     if verbose:
-        from rich.logging import RichHandler
-
-        handler = RichHandler(console=error_console(), show_path=False, log_time_format="[%X]")
+        handler = _terminal_log() if is_live(error_console()) else _Lines(logging.DEBUG)
         logger.setLevel(logging.DEBUG)
     else:
         handler = _Warnings(logging.WARNING)
@@ -150,6 +147,23 @@ def log_to_stderr(*, verbose: bool) -> Callable[[], None]:
         logger.setLevel(level)
 
     return end
+
+
+def _terminal_log() -> logging.Handler:
+    from rich.logging import RichHandler
+
+    return RichHandler(console=error_console(), show_path=False, log_time_format="[%X]")
+
+
+class _Lines(logging.Handler):
+    """Prints records for files and pipes: a line each, however long, and the lines of a traceback."""
+
+    formatter = logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S")
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print one record."""
+        for line in self.format(record).splitlines():
+            print_note(sanitize(line))
 
 
 class _Warnings(logging.Handler):

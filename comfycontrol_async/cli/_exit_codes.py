@@ -1,4 +1,4 @@
-"""Exit codes of the commands, and which error ends with which."""
+"""Exit codes of the commands, which error ends with which, and what to do about it."""
 
 from comfycontrol_async import (
     AuthenticationError,
@@ -7,14 +7,18 @@ from comfycontrol_async import (
     ConnectionFailedError,
     GraphError,
     InvalidArgumentError,
+    NotFoundError,
     RateLimitedError,
     RateLimitWaitError,
     RequestTimeoutError,
     ResponseLostError,
     TooManyFailuresError,
+    TransportError,
     WaitTimeoutError,
     WorkflowError,
 )
+
+TOKEN_VARIABLE = "COMFYCONTROL_API_TOKEN"
 
 DONE = 0
 UNEXPECTED = 1
@@ -52,3 +56,19 @@ def exit_code_of(error: ComfyControlError) -> int:
     if isinstance(error, MissingTokenError):
         return AUTHENTICATION
     return next((code for kind, code in _CODES if isinstance(error, kind)), UNEXPECTED)
+
+
+_ADVICE: tuple[tuple[type[Exception], str], ...] = (
+    (AuthenticationError, f"set {TOKEN_VARIABLE} or --token-file to a token that is valid"),
+    (NotFoundError, "check the id, and that the token is of the same account"),
+    (RateLimitedError, "another program behind this address uses the budget up; wait, or share one limiter"),
+    (RequestTimeoutError, "the service or the way to it is slow: try again"),
+    (ConnectionFailedError, "check the network, the proxy settings and the server's address"),
+)
+
+
+def advice_for(error: ComfyControlError) -> str:
+    """Return what to do about an answer of the API, or the lack of one; empty where the error says it itself."""
+    if isinstance(error, TransportError) and not error.method:  # not the API: a ComfyUI, of which its text tells
+        return ""
+    return next((advice for kind, advice in _ADVICE if isinstance(error, kind)), "")

@@ -4,7 +4,8 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from comfycontrol_async import ConfigurationError
-from comfycontrol_async.cli._execute import BASE_URL_VARIABLE, TOKEN_VARIABLE
+from comfycontrol_async.cli._execute import BASE_URL_VARIABLE
+from comfycontrol_async.cli._exit_codes import TOKEN_VARIABLE
 from comfycontrol_async.cli._show import print_note, print_result, sanitize
 
 if TYPE_CHECKING:

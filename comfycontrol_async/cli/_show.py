@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import typer
 
 from comfycontrol_async import ComfyControlError, GraphError
+from comfycontrol_async.cli._exit_codes import advice_for
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -115,9 +116,10 @@ def print_note(text: str) -> None:
 
 
 def print_error(error: ComfyControlError) -> None:
-    """Print an error on stderr: one line, or one for each issue of a graph."""
+    """Print an error on stderr, with what to do about it: one line, or one for each issue of a graph."""
     issues = error.issues if isinstance(error, GraphError) else ()
-    for severity, text in [(issue.severity, str(issue)) for issue in issues] or [("error", str(error))]:
+    whole = "; ".join(filter(None, (str(error), advice_for(error))))
+    for severity, text in [(issue.severity, str(issue)) for issue in issues] or [("error", whole)]:
         print_labelled(severity, text)
 
 

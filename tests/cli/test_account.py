@@ -6,7 +6,7 @@ import pytest
 
 from comfycontrol_async import __version__
 from comfycontrol_async.testing import LocalServer
-from support.command_line import call, errors
+from support.command_line import call, environment, errors
 
 
 async def test_whoami() -> None:
@@ -44,6 +44,16 @@ async def test_expired_token() -> None:
     assert result.exit_code == 4
     (line,) = errors(result)
     assert line.startswith("error: GET /v1/user: 401 Token has expired")
+    assert line.endswith("; set COMFYCONTROL_API_TOKEN or --token-file to a token that is valid")
+
+
+async def test_verbose_into_a_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A log that is no terminal's has one line for each record, also where that is longer than a terminal is wide."""
+    async with LocalServer() as server:
+        monkeypatch.setattr("support.command_line.environment", lambda server: {**environment(server), "COLUMNS": "40"})
+        result = await call(server, "-v", "whoami")
+    (line,) = (line for line in result.stderr.splitlines() if "GET /v1/user" in line)
+    assert "request id" in line
 
 
 async def test_unreachable() -> None:

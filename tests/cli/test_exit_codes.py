@@ -24,7 +24,7 @@ from comfycontrol_async import (
     WorkflowFailedError,
     WorkflowInvalidError,
 )
-from comfycontrol_async.cli._exit_codes import MissingTokenError, exit_code_of
+from comfycontrol_async.cli._exit_codes import MissingTokenError, advice_for, exit_code_of
 
 CASES: list[tuple[ComfyControlError, int]] = [
     (ComfyControlError("x"), 1),
@@ -55,3 +55,24 @@ CASES: list[tuple[ComfyControlError, int]] = [
 def test_codes(error: ComfyControlError, code: int) -> None:
     """Every kind of error has the documented code."""
     assert exit_code_of(error) == code
+
+
+ADVICE: list[tuple[ComfyControlError, str]] = [
+    (AuthenticationError(401), "COMFYCONTROL_API_TOKEN"),
+    (NotFoundError(404), "check the id"),
+    (RateLimitedError(429), "wait"),
+    (RequestTimeoutError("x", method="GET", path="/v1/user"), "try again"),
+    (ConnectionFailedError("x", method="GET", path="/v1/user"), "check the network"),
+]
+
+
+@pytest.mark.parametrize(("error", "words"), ADVICE, ids=lambda value: type(value).__name__)
+def test_advice(error: ComfyControlError, words: str) -> None:
+    """An answer that needs an act of the user says which."""
+    assert words in advice_for(error)
+
+
+def test_no_advice_twice() -> None:
+    """What says itself what to do gets nothing added."""
+    assert not advice_for(ConnectionFailedError("no connection to http://127.0.0.1:8188; is ComfyUI running there?"))
+    assert not advice_for(MissingTokenError("x"))
