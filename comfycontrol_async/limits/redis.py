@@ -33,7 +33,7 @@ except ImportError as _error:
         "RedisLimiter needs the extra 'redis': pip install 'comfycontrol-async[redis]'"
     ) from _error
 
-log = logging.getLogger("comfycontrol_async.limits")
+log: logging.Logger = logging.getLogger("comfycontrol_async.limits")
 
 _NO_RIGHTS = (AuthenticationError, AuthenticationWrongNumberOfArgsError, AuthorizationError, NoPermissionError)
 # What says that the script can never run: a command that the user may not use or that the server does not have, a key
