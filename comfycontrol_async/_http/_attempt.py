@@ -6,6 +6,7 @@ none while an upload stands still.
 """
 
 from collections.abc import Coroutine
+from functools import partial
 from typing import Any
 
 import aiohttp
@@ -109,14 +110,17 @@ class Attempt:
         if state is not None and not state.is_open:
             raise _Stale
         self.sent = True
-        if request.uploads and (request.proxy is not None or not is_direct(transport)):
+        uploads = request.uploads
+        if uploads and (request.proxy is not None or not is_direct(transport)):
             self.permit.sent(watch_progress(lambda: _moved(connection)))
         elif request.proxy is not None:
             self.permit.sent()
+        elif uploads:
+            self.permit.sent(watch_arrival(transport, state, request.size_of_headers()))
         else:
-            self.permit.sent(watch_arrival(transport, state if request.uploads else None, request.size_of_headers))
-        if self._silence is not None and not (self._has_total and not request.uploads):
-            self._watch(request, connection, self._silence)
+            self.permit.sent(watch_arrival(transport))
+        if self._silence is not None and (uploads or not self._has_total):
+            self._watch(uploads, connection, self._silence)
 
     def end(self, answer: aiohttp.ClientResponse | None = None) -> None:
         """Stop watching: the headers are here, or the attempt is over. aiohttp's own timer goes on with the body."""
@@ -128,26 +132,23 @@ class Attempt:
             connection.protocol.read_timeout = self._silence
             connection.protocol.start_timeout()
 
-    def _watch(self, request: "CountedRequest", connection: aiohttp.connector.Connection, silence: float) -> None:
+    def _watch(self, uploads: bool, connection: aiohttp.connector.Connection, silence: float) -> None:
         """Break the connection when nothing moves for `silence` seconds until the headers are here."""
-        uploads = request.uploads
         if uploads and connection.protocol is not None:
             # While bytes are on their way the server is not silent: aiohttp's timer knows only what the kernel took.
             connection.protocol.read_timeout = None
+            self._moved = _moved(connection)
         pause = silence / _LOOKS if uploads else silence
+        self._timer = self._clock.call_later(pause, partial(self._look, uploads, connection, pause))
 
-        def look() -> None:
-            moved = _moved(connection) if uploads else self._moved
-            self._looks = 0 if moved != self._moved else self._looks + 1
-            self._moved = moved
-            if not uploads or self._looks >= _LOOKS:
-                if connection.protocol is not None:
-                    connection.protocol.set_exception(aiohttp.SocketTimeoutError("no response headers in time"))
-            else:
-                self._timer = self._clock.call_later(pause, look)
-
-        self._moved = _moved(connection) if uploads else 0
-        self._timer = self._clock.call_later(pause, look)
+    def _look(self, uploads: bool, connection: aiohttp.connector.Connection, pause: float) -> None:
+        moved = _moved(connection) if uploads else 0
+        self._looks = 0 if moved != self._moved else self._looks + 1
+        self._moved = moved
+        if uploads and self._looks < _LOOKS:
+            self._timer = self._clock.call_later(pause, partial(self._look, uploads, connection, pause))
+        elif connection.protocol is not None:
+            connection.protocol.set_exception(aiohttp.SocketTimeoutError("no response headers in time"))
 
 
 def _moved(connection: aiohttp.connector.Connection) -> int:

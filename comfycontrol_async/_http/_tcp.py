@@ -68,14 +68,14 @@ def tcp_state(transport: Wire | None) -> TcpState | None:
     return TcpState(info[0] == _ESTABLISHED, acknowledged, int.from_bytes(held, sys.byteorder))
 
 
-def watch_arrival(transport: Wire, before: TcpState | None, headers: Callable[[], int]) -> Arrived:
+def watch_arrival(transport: Wire, before: TcpState | None = None, headers: int = 0) -> Arrived:
     """Return a function that says whether a request has arrived.
 
     Args:
         transport: that of its connection, straight to the server: behind a proxy it is the proxy's word.
         before: its state just before an upload was written, whose headers arrive long before its end; None for a
             request that is written at once: then all of it must be acknowledged, and nothing is asked until then.
-        headers: how many bytes the headers of an upload have; asked late, for most requests are answered before.
+        headers: how many bytes the headers of an upload have.
 
     Returns:
         A function that returns True when the headers are acknowledged, False when they are not yet, None when the
@@ -92,7 +92,7 @@ def watch_arrival(transport: Wire, before: TcpState | None, headers: Callable[[]
                 return None
             return now.held == 0 and transport.get_write_buffer_size() == 0
         slack = 0 if transport.get_extra_info("ssl_object") is None else _RECORD
-        return has_arrived(now.acknowledged, now.held, end=start + headers(), slack=slack)
+        return has_arrived(now.acknowledged, now.held, end=start + headers, slack=slack)
 
     return arrived
 

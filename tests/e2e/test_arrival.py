@@ -21,7 +21,7 @@ def watch(transport: asyncio.WriteTransport) -> Arrived:
     """Watch a request that is about to be written."""
     state = tcp_state(transport)
     assert state is not None
-    return watch_arrival(transport, state, lambda: HEADERS)
+    return watch_arrival(transport, state, HEADERS)
 
 
 @asynccontextmanager
@@ -67,10 +67,10 @@ async def test_kept_alive() -> None:
 async def test_without_a_state_before(monkeypatch: pytest.MonkeyPatch) -> None:
     """A request that is written at once has arrived when nothing of the connection is outstanding."""
     async with connection() as (writer, other):
-        unknown = watch_arrival(writer.transport, None, lambda: 0)
+        unknown = watch_arrival(writer.transport)
         assert unknown() is None, "a peer on this machine need not be the server"
         monkeypatch.setattr(_tcp, "is_direct", lambda transport: True)
-        arrived = watch_arrival(writer.transport, None, lambda: 0)
+        arrived = watch_arrival(writer.transport)
         writer.write(b"x" * HEADERS)
         await eventually(lambda: arrived() is True)
         writer.write(b"u" * 20_000_000)
