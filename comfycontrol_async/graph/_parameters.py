@@ -143,6 +143,8 @@ def _look_at(path: Path) -> None:
 
 
 def _given(value: object) -> str:
+    if isinstance(value, os.PathLike):
+        return f"the path {shown(str(value))}"
     return "None: leave it out instead" if value is None else f"{type(value).__name__} {shown(value)}"
 
 

@@ -31,7 +31,11 @@ class ManagedRunnersResource:
         return await self._send(get_one(f"/v1/managed-runner/{check_id(id)}", ManagedRunner, str(id)))
 
     async def history(self, id: str) -> Summaries:
-        """Fetch your own last 10 workflows on it, newest first."""
+        """Fetch your own last 10 workflows on it, newest first. One request.
+
+        Raises:
+            NotFoundError: it does not exist.
+        """
         return await self._send(get(f"/v1/managed-runner/{check_id(id)}/history", Summaries))
 
     async def stats(self, id: str) -> RunnerStats:

@@ -93,7 +93,11 @@ class RunnersResource:
         await self._send(command(f"/v1/runner/{check_id(id)}/interrupt"))
 
     async def history(self, id: str) -> Summaries:
-        """Fetch the runner's last 10 workflows, newest first."""
+        """Fetch the runner's last 10 workflows, newest first. One request.
+
+        Raises:
+            NotFoundError: it does not exist.
+        """
         return await self._send(get(f"/v1/runner/{check_id(id)}/history", Summaries))
 
 

@@ -103,7 +103,10 @@ CASES = {
         ["the graph has no parameter 'promt'; did you mean 'prompt'?", '2.text: text "prompt" has no default'],
     ),
     "choice": (("-p", "prompt=x", "-p", "sampler=none"), ['5.sampler_name: choice "sampler" takes']),
-    "no file": (("-f", "prompt=absent.png"), ["2.text"]),
+    "no file": (
+        ("-f", "prompt=absent.png"),
+        ['2.text: text "prompt" takes a str, int, float or bool, but was given the path'],
+    ),
 }
 
 
