@@ -92,14 +92,14 @@ def test_options_refused(options: dict[str, Any], message: str) -> None:
 async def test_options_are_used(api: ScriptedApi) -> None:
     """Each option reaches the request."""
     comfy = client(
-        base_url=f"{BASE_URL}/base/", user_agent="my-app/1.0", proxy="http://p.test", timeouts=Timeouts(total=5.0)
+        base_url=f"{BASE_URL}/base/", user_agent="my-app/1.0", proxy="http://p.test", timeouts=Timeouts(connect=5.0)
     )
     api.answer("GET", "/base/v1/user", documented.USER)
     await comfy.user.get()
     (call,) = api.calls
     assert call.headers["User-Agent"].startswith("my-app/1.0 comfycontrol-async")
     assert call.options["proxy"] == "http://p.test"
-    assert call.options["timeout"].total == 5.0
+    assert call.options["timeout"].connect == 5.0
     await comfy.aclose()
 
 
@@ -343,7 +343,7 @@ def test_default_limiters_of_two_live_loops(loops: Callable[[], Run]) -> None:
 
 async def test_with_options_shares(api: ScriptedApi, comfy: ComfyControl) -> None:
     """A sibling shares session, limiter and watcher, and has its own options."""
-    sibling = comfy.with_options(timeouts=Timeouts(total=1.0), retry=RetryPolicy(attempts=1))
+    sibling = comfy.with_options(timeouts=Timeouts(connect=1.0), retry=RetryPolicy(attempts=1))
     assert type(sibling) is ComfyControl
     assert sibling.limiter is comfy.limiter
     assert sibling.base_url == comfy.base_url
@@ -353,7 +353,7 @@ async def test_with_options_shares(api: ScriptedApi, comfy: ComfyControl) -> Non
     session = comfy._core.sessions._api
     await sibling.user.get()
     assert sibling._core.sessions._api is session
-    assert [call.options["timeout"].total for call in api.calls] == [60.0, 1.0]
+    assert [call.options["timeout"].connect for call in api.calls] == [10.0, 1.0]
 
 
 async def test_sibling_of_a_subclass(api: ScriptedApi) -> None:
@@ -365,13 +365,13 @@ async def test_sibling_of_a_subclass(api: ScriptedApi) -> None:
             self.project = project
 
     async with Mine("cats") as comfy:
-        sibling = comfy.with_options(timeouts=Timeouts(total=1.0)).with_options(priority=Priority.BULK)
+        sibling = comfy.with_options(timeouts=Timeouts(connect=1.0)).with_options(priority=Priority.BULK)
         assert type(sibling) is Mine
         assert sibling.project == "cats"
         api.answer("GET", "/v1/user", documented.USER, times=2)
         await sibling.user.get()
         await comfy.user.get()
-    assert [call.options["timeout"].total for call in api.calls] == [1.0, 60.0]
+    assert [call.options["timeout"].connect for call in api.calls] == [1.0, 10.0]
 
 
 def test_options_reach_downloads() -> None:

@@ -58,7 +58,7 @@ def test_reading_while_it_works() -> None:
         while not all(future.done() for future in asked):
             for view in (server.workflows, server.runners):
                 assert len(list(view.items())) == len(view)
-            assert [record.path for record in server.requests] == ["/v1/user"] * len(server.requests)
+            assert {record.path for record in list(server.requests)} <= {"/v1/user"}
             assert server.max_in_window <= 100
     assert len(server.requests) == 100
 
