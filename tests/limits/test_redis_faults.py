@@ -214,9 +214,9 @@ async def check_recovery(limiter: RedisLimiter, caplog: pytest.LogCaptureFixture
     await limiter.aclose()
     assert most_in_any_period(sent, PERIOD) <= LIMIT
     told = [record for record in caplog.records if "Redis cannot be used" in record.getMessage()]
-    assert len(told) == 1
+    # Each time that it is gone is logged once: a busy machine may be late with an answer, and then it is gone again.
+    assert len(told) == caplog.text.count("Redis is back") >= 1
     assert told[0].exc_info is not None
-    assert "Redis is back" in caplog.text
     assert complaints == []
 
 
