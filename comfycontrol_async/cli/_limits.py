@@ -5,8 +5,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from comfycontrol_async import Limiter, RateLimitSnapshot
-from comfycontrol_async.cli._execute import connect
+from comfycontrol_async import ComfyControl, Limiter, RateLimitSnapshot
 from comfycontrol_async.cli._exit_codes import DONE
 from comfycontrol_async.cli._show import (
     bar_over,
@@ -27,7 +26,8 @@ _REFRESH = 0.25
 
 async def show_limits(*, once: bool, as_json: bool) -> int:
     """Print the state of the budget, or on a terminal show it until Ctrl-C."""
-    async with connect() as comfy:
+    # A client asks for a token, and nothing is sent with this one.
+    async with ComfyControl("cfc_unused") as comfy:
         limiter = comfy.limiter
         if as_json:
             print_json(facts_of(limiter.snapshot()))

@@ -19,3 +19,10 @@ async def test_limits() -> None:
     assert fields["cooldown"] == "none"
     assert (facts["limit"], facts["used"], facts["available"]) == (40, 1, 39)
     assert facts["waiting"] == {"interactive": 0, "normal": 0, "bulk": 0}
+
+
+async def test_limits_without_a_token() -> None:
+    """Nothing is sent, so that no token is needed."""
+    result = await call(None, "limits", "--once")
+    assert result.exit_code == 0, result.output
+    assert "of 40 in 10 s" in result.stdout
