@@ -47,7 +47,7 @@ from comfycontrol_async.resources._checks import check_id
 from comfycontrol_async.runs._cancel import cancel_for_good
 from comfycontrol_async.runs._draft import prepare_submit
 from comfycontrol_async.runs._keys import submit_once
-from comfycontrol_async.runs._run import OnUpdate, RunTools, WorkflowRun, follow_to_end, make_run
+from comfycontrol_async.runs._run import OnUpdate, RunTools, WorkflowRun, check_timeout, follow_to_end, make_run
 from comfycontrol_async.runs._submit import Submitter
 
 
@@ -292,6 +292,9 @@ class ComfyControl(MapVerb):
         for option, value in (("on_cancel", on_cancel), ("on_timeout", on_timeout)):
             if value not in ("detach", "cancel"):
                 raise InvalidArgumentError(f"{option} must be 'detach' or 'cancel', not {value!r}")
+        check_timeout(timeout)
+        if on_update is not None and not callable(on_update):
+            raise InvalidArgumentError(f"on_update must be a function, not {type(on_update).__name__}")
         run = await self.submit(graph, name=name, params=params, tags=tags, key=key, key_max_age=key_max_age)
         try:
             await follow_to_end(run, timeout, on_update)

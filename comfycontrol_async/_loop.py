@@ -73,3 +73,9 @@ def close_with_loop(resource: AbstractAsyncContextManager[Any]) -> AsyncGenerato
     with suppress(StopIteration):
         closer.asend(None).send(None)  # up to its `yield`
     return closer
+
+
+def own_cancel() -> bool:
+    """Tell whether a CancelledError is meant for the running task, and not from something else that was cancelled."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

@@ -3,13 +3,12 @@
 Nothing in here waits or sends: it is decided from the first row, before anything is spent.
 """
 
-import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from comfycontrol_async.batch._rows import Row, left_out
+from comfycontrol_async.batch._rows import STRAY, Row, left_out
 from comfycontrol_async.errors import InvalidArgumentError
 from comfycontrol_async.graph._issues import hint, shown
 from comfycontrol_async.graph._placeholders import Parameter
@@ -122,7 +121,7 @@ def call(function: Callable[[Row], Any], row: Row, what: str) -> Any:
     """
     try:
         return function(row)
-    except (Exception, asyncio.CancelledError) as error:
+    except STRAY as error:
         raise InvalidArgumentError(f"the function for {what} failed at this row: {shown(error)}") from error
 
 

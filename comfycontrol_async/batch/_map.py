@@ -6,13 +6,14 @@ from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
+from comfycontrol_async._loop import own_cancel
 from comfycontrol_async.batch._columns import Columns
 from comfycontrol_async.batch._fields import shape_of
 from comfycontrol_async.batch._journal import BatchJournal
 from comfycontrol_async.batch._journal_entry import JournalState
 from comfycontrol_async.batch._leave import leave
 from comfycontrol_async.batch._options import BatchOptions, check_directory
-from comfycontrol_async.batch._progress import Tally, own_cancel
+from comfycontrol_async.batch._progress import Tally
 from comfycontrol_async.batch._results import MapResult
 from comfycontrol_async.batch._row import BatchTools, RowWork
 from comfycontrol_async.batch._rows import Row, Rows, columns_of, count_rows, table_of, walk
@@ -170,14 +171,18 @@ class Batch:
         async def guarded() -> None:
             try:
                 await work(*args)
-            except Exception as error:
+            except (asyncio.CancelledError, KeyboardInterrupt, SystemExit):
+                raise
+            except GeneratorExit:  # raised again it would end the caller's generator
+                self._end_with(InvalidArgumentError("a callback of the batch raised GeneratorExit"))
+            except BaseException as error:  # one of the caller's own: rows must not be lost in silence
                 self._end_with(error)
 
         task = asyncio.get_running_loop().create_task(guarded())
         self._tasks.add(task)
         task.add_done_callback(self._ended)
 
-    def _end_with(self, error: Exception) -> None:
+    def _end_with(self, error: BaseException) -> None:
         """End the batch with an error that no row can go on after."""
         self._results.put_nowait(error)
 

@@ -1,6 +1,5 @@
 """The options of `ComfyControl.map`, checked before anything is read or sent."""
 
-import asyncio
 import os
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -12,7 +11,7 @@ from comfycontrol_async._settings import check_count, check_seconds
 from comfycontrol_async.batch._columns import ParamsOf, call
 from comfycontrol_async.batch._fields import DEFAULT_TEMPLATE, check_pattern, columns_in, fill_in
 from comfycontrol_async.batch._progress import OnProgress
-from comfycontrol_async.batch._rows import Row, left_out
+from comfycontrol_async.batch._rows import STRAY, Row, left_out
 from comfycontrol_async.errors import InvalidArgumentError
 from comfycontrol_async.graph._issues import shown
 from comfycontrol_async.graph._json import has_surrogate
@@ -124,7 +123,7 @@ class BatchOptions:
         found = call(self.key, row, "key") if callable(self.key) else columns.get(self.key)
         try:
             key = "" if left_out(found) else str(found)
-        except (Exception, asyncio.CancelledError) as error:  # a caller's own type, or a number too long to write out
+        except STRAY as error:  # a caller's own type, or a number too long to write out
             raise InvalidArgumentError(f"the key of row {index} cannot be written: {shown(error)}") from error
         if not key:
             raise InvalidArgumentError(f"row {index} has no key")

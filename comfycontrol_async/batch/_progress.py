@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 
 from comfycontrol_async._clock import Clock
+from comfycontrol_async._loop import own_cancel
 from comfycontrol_async.batch._results import MapProgress
 from comfycontrol_async.errors import InvalidArgumentError
 from comfycontrol_async.limits import RateLimitSnapshot
@@ -74,15 +75,23 @@ class Tally:
             return
         async with self._turn:
             try:
-                result = self._on_progress(self.progress())
+                result = self._call(self._on_progress)
                 if inspect.isawaitable(result):
                     await result
             except asyncio.CancelledError as error:
                 if own_cancel():
                     raise
                 raise InvalidArgumentError("on_progress was cancelled by something that it waited for") from error
+            except (StopIteration, StopAsyncIteration) as error:  # they would mean an end, where they are raised again
+                self._end_with(_stray(error))
             except Exception as error:
                 self._end_with(error)
+
+    def _call(self, on_progress: OnProgress) -> object:
+        try:
+            return on_progress(self.progress())
+        except GeneratorExit as error:  # not the end of this coroutine: nothing was awaited
+            raise _stray(error) from error
 
     async def tick(self) -> None:
         """Report once a second, for ever."""
@@ -94,10 +103,10 @@ class Tally:
                 log.warning("%s", error)
 
 
-def own_cancel() -> bool:
-    """Tell whether a CancelledError is meant for the running task, and not from something else that was cancelled."""
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
+def _stray(error: BaseException) -> InvalidArgumentError:
+    wrapped = InvalidArgumentError(f"on_progress raised {type(error).__name__}")
+    wrapped.__cause__ = error
+    return wrapped
 
 
 def rate_of(finished: int, seconds: float) -> float:

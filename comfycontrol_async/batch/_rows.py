@@ -15,6 +15,10 @@ from comfycontrol_async.batch._tables import TableRow, read_table, reader_of
 from comfycontrol_async.errors import InvalidArgumentError
 from comfycontrol_async.graph._issues import shown
 
+# What a function or type of the caller's may raise without any of it being ours: the last two are no Exception, but say
+# nothing of the task that called it.
+STRAY = (Exception, asyncio.CancelledError, GeneratorExit)
+
 # A row is a mapping, or an object with named fields; a path names a table.
 Row = Any
 Rows = Iterable[Row] | AsyncIterable[Row] | str | os.PathLike[str]
@@ -63,8 +67,25 @@ async def walk(rows: Rows) -> AsyncGenerator[Row, None]:
         async for row in rows:
             yield row
     else:
-        for row in rows:
+        for row in _each(rows):
             yield row
+
+
+def _each(rows: Iterable[Row]) -> Iterator[Row]:
+    """Walk rows; a GeneratorExit of theirs must not look like their end.
+
+    Raises:
+        InvalidArgumentError: they raised one.
+    """
+    iterator = iter(rows)
+    while True:
+        try:
+            row = next(iterator)
+        except StopIteration:
+            return
+        except GeneratorExit as error:
+            raise InvalidArgumentError("the rows ended early: they raised GeneratorExit") from error
+        yield row
 
 
 async def _walk_table(path: Path) -> AsyncGenerator[TableRow, None]:
@@ -112,7 +133,7 @@ def columns_of(row: Row) -> dict[str, Any]:
     """
     try:
         columns = _columns_of(row)
-    except (Exception, asyncio.CancelledError) as error:  # a caller's own type may do anything
+    except STRAY as error:  # a caller's own type may do anything
         raise InvalidArgumentError(f"a row of type {type(row).__name__} cannot be read: {shown(error)}") from error
     if columns is None:
         raise InvalidArgumentError(

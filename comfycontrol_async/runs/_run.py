@@ -12,7 +12,7 @@ from typing import Any, overload
 import attrs
 
 from comfycontrol_async._clock import Clock
-from comfycontrol_async._settings import is_number
+from comfycontrol_async._settings import check_seconds, is_number
 from comfycontrol_async.errors import (
     ComfyControlError,
     InvalidArgumentError,
@@ -111,6 +111,7 @@ class WorkflowRun:
         Raises:
             WorkflowFailedError, WorkflowCancelledError, WorkflowInvalidError: it ended otherwise.
             WaitTimeoutError: it was not finished in time; it goes on at the server.
+            InvalidArgumentError: `timeout` is negative or no number.
             NotFoundError: it does not exist (any more).
             TransportError, APIError, ResponseFormatError: asking for it failed for good.
         """
@@ -315,6 +316,11 @@ def make_run(tools: RunTools, known: WorkflowSummary | str, *, graph: Graph | No
     return run
 
 
+def check_timeout(timeout: float | None) -> float | None:
+    """Take the seconds of a wait; None for as long as it takes."""
+    return None if timeout is None else check_seconds("timeout", timeout, InvalidArgumentError)
+
+
 async def follow_to_end(
     run: WorkflowRun,
     timeout: float | None,
@@ -329,6 +335,7 @@ async def follow_to_end(
     """
     clock = run._tools.clock
     started = clock.monotonic()
+    timeout = check_timeout(timeout)
     await run._tools.watcher.turns.take()
     live = on_update is not None
     with naming(run.id):

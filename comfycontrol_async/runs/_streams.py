@@ -26,7 +26,7 @@ from comfycontrol_async.models import WorkflowUpdate
 from comfycontrol_async.resources._calls import Open
 from comfycontrol_async.resources._events import open_events, read_events
 from comfycontrol_async.runs._deadline import Deadline
-from comfycontrol_async.runs._watched import Watched
+from comfycontrol_async.runs._watched import Watched, not_own
 
 log = logging.getLogger("comfycontrol_async.watch")
 
@@ -104,8 +104,8 @@ class Streams:
                     await self._clock.sleep(self._unit * watched.failed)
             if not watched.ended:
                 await self._fetch(watched)
-        except Exception as error:  # report what was not expected: followers would wait for a task that is gone
-            watched.fail(error)
+        except (Exception, asyncio.CancelledError) as error:  # followers would wait for a task that is gone
+            watched.fail(not_own(error))
         if not watched.ended:
             self.drop(watched)
             self._poll()

@@ -37,7 +37,7 @@ from comfycontrol_async.runs._state import State, merge, merge_event
 from comfycontrol_async.runs._streams import MOST_FAILED, Streams
 from comfycontrol_async.runs._turns import JoinTurns
 from comfycontrol_async.runs._watch_plan import MISSES_UNKNOWN, PER_PAGE, Durations, Waiting, plan
-from comfycontrol_async.runs._watched import Watched
+from comfycontrol_async.runs._watched import Watched, not_own
 
 log = logging.getLogger("comfycontrol_async.watch")
 
@@ -227,7 +227,8 @@ class Watcher:
         while True:
             try:
                 pause = await self._poll()
-            except Exception as error:  # report what was not expected: followers would wait for a task that is gone
+            except (Exception, asyncio.CancelledError) as raised:  # followers would wait for a task that is gone
+                error = not_own(raised)
                 for watched in self._polled():
                     watched.fail(error)
                 pause = self.policy.min_interval
@@ -379,9 +380,8 @@ class Watcher:
     def _emit(self, state: State, before: State | None) -> None:
         if self._hooks.wants(WorkflowChanged):
             workflow, previous = state.workflow, None if before is None else before.status.value
-            self._hooks.emit(
-                WorkflowChanged(id=workflow.id, name=workflow.name, status=workflow.status.value, previous=previous)
-            )
+            status = workflow.status.value
+            self._hooks.emit(WorkflowChanged(id=workflow.id, name=workflow.name, status=status, previous=previous))
 
     def _learn(self, watched: Watched, state: State, now: float) -> None:
         """Learn from an ending how long workflows take: what the server says, within what was seen from here."""

@@ -6,6 +6,7 @@ from copy import copy
 import attrs
 
 from comfycontrol_async._clock import Timer
+from comfycontrol_async._loop import own_cancel
 from comfycontrol_async.errors import ComfyControlError
 from comfycontrol_async.runs._state import State
 
@@ -67,3 +68,17 @@ class Watched:
     def ended(self) -> bool:
         """Whether there is nothing more to learn."""
         return self.error is not None or self.state.ended
+
+
+def not_own(error: BaseException) -> Exception:
+    """Return what ended a task that others wait for, as an error for them; raise it if the task was to be cancelled.
+
+    A CancelledError may come from something that the task waited for, such as a limiter of the user's.
+    """
+    if isinstance(error, Exception):
+        return error
+    if own_cancel():
+        raise error
+    wrapped = ComfyControlError("waiting failed: something that it waited for was cancelled")
+    wrapped.__cause__ = error
+    return wrapped

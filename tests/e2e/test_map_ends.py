@@ -11,6 +11,7 @@ import pytest
 from comfycontrol_async import (
     ComfyControl,
     ConfigurationError,
+    InvalidArgumentError,
     Journal,
     MapResult,
     NotFoundError,
@@ -209,3 +210,58 @@ class TestRetryFailed:
             (result,) = await run(comfy, 1, journal=path, retry_failed=True, timeout=0.2)
             assert isinstance(result.error, WaitTimeoutError)
             assert len(server.workflows) == 1
+
+
+class Outcome(BaseException):
+    """What some test tools and frameworks raise: no Exception."""
+
+
+class TestStray:
+    """What callers' code raises that is no Exception must not look like the end of the rows."""
+
+    async def test_rows(self, comfy: ComfyControl) -> None:
+        """A GeneratorExit of the rows is an error behind the results of those before it."""
+
+        class Broken:
+            def __init__(self) -> None:
+                self.left = colors(3)
+
+            def __iter__(self) -> "Broken":
+                return self
+
+            def __next__(self) -> dict[str, Any]:
+                if not self.left:
+                    raise GeneratorExit
+                return self.left.pop()
+
+        async with aclosing(comfy.map(GRAPH, Broken(), outputs=False)) as results:
+            assert [(await anext(results)).error for _ in range(3)] == [None] * 3
+            with pytest.raises(InvalidArgumentError, match="they raised GeneratorExit"):
+                await anext(results)
+
+    @pytest.mark.parametrize("what", ["key", "params"])
+    async def test_functions(self, comfy: ComfyControl, what: str) -> None:
+        """A GeneratorExit of a function of the row is that row's error."""
+
+        def function(row: dict[str, Any]) -> Any:
+            if row["color"] == 1:
+                raise GeneratorExit
+            return row if what == "params" else row["color"]
+
+        options: dict[str, Any] = {"key": "color", what: function, "outputs": False}
+        found = {result.index: result.error async for result in comfy.map(GRAPH, colors(3), **options)}
+        assert [isinstance(found[index], InvalidArgumentError) for index in range(3)] == [False, True, False]
+
+    @pytest.mark.parametrize("waits", [pytest.param(False, id="function"), pytest.param(True, id="coroutine")])
+    @pytest.mark.parametrize("raised", [GeneratorExit, Outcome, StopAsyncIteration])
+    async def test_on_progress(self, comfy: ComfyControl, raised: type[BaseException], waits: bool) -> None:
+        """Whatever `on_progress` raises ends the batch with an error."""
+
+        def report(progress: object) -> None:
+            raise raised
+
+        async def report_later(progress: object) -> None:
+            raise raised
+
+        with pytest.raises(raised if raised is Outcome else InvalidArgumentError):
+            await run(comfy, 3, outputs=False, on_progress=report_later if waits else report)

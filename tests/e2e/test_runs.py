@@ -567,3 +567,22 @@ class TestLists:
             server.finish(done.id)
             assert [item.id for item in await comfy.workflows.list(status="completed").all()] == [done.id]
             assert [item.id for item in await comfy.workflows.list(status="running").all()] == [fresh.id]
+
+
+@pytest.mark.parametrize(
+    "timeout", [-1, float("nan"), "5", 10**400, True], ids=["negative", "nan", "text", "huge", "bool"]
+)
+async def test_timeout_that_is_none(server: LocalServer, comfy: ComfyControl, timeout: Any) -> None:
+    """A timeout that is no number of seconds is refused before anything is spent, by `run` and by `wait`."""
+    with pytest.raises(InvalidArgumentError, match="timeout must be a number of seconds from 0"):
+        await comfy.run(GRAPH, timeout=timeout)
+    with pytest.raises(InvalidArgumentError, match="timeout must be a number of seconds from 0"):
+        await comfy.get_run(UNKNOWN_ID).wait(timeout)
+    assert server.requests == []
+
+
+async def test_on_update_that_is_none(server: LocalServer, comfy: ComfyControl) -> None:
+    """So is an `on_update` that cannot be called."""
+    with pytest.raises(InvalidArgumentError, match="on_update must be a function, not str"):
+        await comfy.run(GRAPH, on_update="print")  # type: ignore[arg-type] # as a user without a type checker may
+    assert server.requests == []

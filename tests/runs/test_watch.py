@@ -13,6 +13,7 @@ from comfycontrol_async.errors import (
     AuthenticationError,
     BadRequestError,
     ClientClosedError,
+    ComfyControlError,
     NotFoundError,
     PermissionDeniedError,
     RateLimitWaitError,
@@ -765,3 +766,17 @@ async def test_learning() -> None:
     known = world.watcher._durations.known
     assert 100 <= len(known) <= 200
     assert all(20.0 <= duration <= 24.0 for duration in known)
+
+
+@pytest.mark.parametrize("batch", [pytest.param(False, id="stream"), pytest.param(True, id="polls")])
+async def test_cancelled_by_something_else(world: World, batch: bool) -> None:
+    """A CancelledError of something that a request waited for, such as a user's limiter, ends the wait."""
+
+    def fault(line: str) -> None:
+        raise asyncio.CancelledError
+
+    world.service.fault = fault
+    id = world.submit(30.0, batch=batch, outputs=not batch)
+    await world.clock.advance(60.0)
+    assert "something that it waited for was cancelled" in str(world.errors[id])
+    assert isinstance(world.errors[id], ComfyControlError)
