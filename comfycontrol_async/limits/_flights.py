@@ -37,9 +37,7 @@ Arrived = Callable[[], bool | None]
 class Flight:
     """A request on its way: when its headers were written, and what tells whether they have arrived (once SENT)."""
 
-    __slots__ = ("_evidence", "_state", "_written")
-
-    _state: int
+    _state = HELD
     _written: float
     _evidence: Arrived | None
 

@@ -140,21 +140,21 @@ class MemoryStore:
 class LocalPermit(Permit):
     """The permit of a LocalLimiter: the same, with the frequent case written out, where calls are most of the cost."""
 
-    __slots__ = ()
-
     def arrived(self) -> None:
         """Say that the response headers are here: the slot is free a period from now."""
         ledger = self._ledger
-        in_flight = ledger.in_flight
-        if self._state or self._slot not in in_flight or _get_running_loop() is not ledger.loop:
-            ledger.on_arrived(self)
-            return
+        if self._state or _get_running_loop() is not ledger.loop:
+            return ledger.on_arrived(self)
+        try:
+            del ledger.in_flight[self._slot]
+        except KeyError:  # of a loop that is gone
+            return ledger.on_arrived(self)
         self._state = SETTLED
-        del in_flight[self._slot]
         free_at = ledger.monotonic() + ledger.span
         ledger.store.moments.append(free_at)  # type: ignore[attr-defined] # a MemoryStore
         if ledger.queue.waiting:
             ledger.freed(free_at, free_at - ledger.span)
+        return None
 
 
 class LocalLimiter(Scheduler):

@@ -24,21 +24,14 @@ class Permit(Flight):
     loop has ended `ClientLoopError`; no slot is lost by either.
     """
 
-    __slots__ = ("_ledger", "_number", "_rank", "_slot")
+    # What most permits have stands in the class: a value that is not set costs nothing.
+    _rank = NORMAL_RANK
 
     # Made by limiters only; `number` is its place in the order of all grants.
-    def __init__(
-        self,
-        ledger: "Ledger",
-        slot: Slot,
-        number: int,
-        rank: Rank = NORMAL_RANK,
-    ) -> None:
+    def __init__(self, ledger: "Ledger", slot: Slot, number: int) -> None:
         self._ledger = ledger
         self._slot = slot
         self._number = number
-        self._rank = rank
-        self._state = HELD
 
     def arrived(self) -> None:
         """Say that the response headers are here: the slot is free a period from now."""

@@ -300,7 +300,9 @@ class Scheduler:
         self._ledger.took(slot, taken.lease, now)
         if self._ledger.next_look < self._queue.timer_at:
             self._arm(now)
-        return self._permit_type(self._ledger, slot, next(self._numbers), (priority, stage))
+        permit = self._permit_type(self._ledger, slot, next(self._numbers))
+        permit._rank = (priority, stage)
+        return permit
 
     def _grant_ready(self, now: float) -> None:
         """Grant what can be granted now, first in line first, and set the timer for the rest."""
