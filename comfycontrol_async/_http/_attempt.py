@@ -38,31 +38,20 @@ class Attempt:
         clock: whose timer the bound is.
     """
 
-    __slots__ = (
-        "_clock",
-        "_has_total",
-        "_looks",
-        "_moved",
-        "_silence",
-        "_timer",
-        "permit",
-        "reports",
-        "sent",
-        "started",
-    )
+    # Whether the request was given to aiohttp; was written; and whether it reports that it is written. Defaults of the
+    # class, as most attempts change few of them.
+    started = False
+    sent = False
+    reports = False
+    _timer: Timer | None = None
+    _moved = 0
+    _looks = 0
 
     def __init__(self, permit: Permit, silence: float | None, has_total: bool, clock: Clock) -> None:
         self.permit = permit
-        # Whether the request was given to aiohttp; was written; and whether it reports that it is written.
-        self.started = False
-        self.sent = False
-        self.reports = False
         self._silence = silence
         self._has_total = has_total
         self._clock = clock
-        self._timer: Timer | None = None
-        self._moved = 0
-        self._looks = 0
 
     async def __call__(
         self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType

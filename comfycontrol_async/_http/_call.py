@@ -23,6 +23,7 @@ class Call:
     counted = 0
     first_sent = 0.0
     # Defaults of the class: a call that succeeds at once, as most do, changes few of them.
+    _under_way = False
     _wait = 0.0
     _waits = 0.0
     _seconds = 0.0
@@ -42,6 +43,7 @@ class Call:
     def granted(self, asked_at: float) -> None:
         """Record that the rate limit let it through, which was asked at a moment of the clock."""
         self._sent = self._clock.monotonic()
+        self._under_way = True
         self._wait = self._sent - asked_at
         self._waits += self._wait
         self.tries += 1
@@ -62,10 +64,6 @@ class Call:
         else:
             self._over(answer.status, None, answer.headers.get("cf-ray"))
 
-    def broken_off(self, error: BaseException) -> None:
-        """Record that an attempt was cancelled, or ended in an error that no further attempt would change."""
-        self._over(None, error, None)
-
     def again(self, delay: float, refused: bool) -> None:
         """Record that it is tried again; of a 429 the limiter says itself how long nothing is sent."""
         if not refused:
@@ -75,7 +73,9 @@ class Call:
             self._hooks.emit(RetryScheduled(**self._facts(), error=self._error, delay=delay))
 
     def finished(self, error: BaseException | None) -> None:
-        """Record that the call is over."""
+        """Record that the call is over, and with it the attempt that was cancelled or failed for good, if any."""
+        if self._under_way and error is not None:
+            self._over(None, error, None)
         if self._hooks.callbacks and self._hooks.wants(CallFinished):
             self._hooks.emit(
                 CallFinished(
@@ -91,6 +91,7 @@ class Call:
             )
 
     def _over(self, status: int | None, error: BaseException | None, request_id: str | None) -> None:
+        self._under_way = False
         self._status, self._error, self._request_id = status, error, request_id
         listening = self._hooks.callbacks and self._hooks.wants(RequestFinished)
         logged = log.isEnabledFor(logging.DEBUG)

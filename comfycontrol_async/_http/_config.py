@@ -35,7 +35,7 @@ def _optional_seconds(instance: object, attribute: "attrs.Attribute[Any]", value
         _seconds(instance, attribute, value)
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, cache_hash=True)
 class Timeouts:
     """How long one attempt may take, in seconds; waiting for the rate limit does not count.
 

@@ -80,41 +80,36 @@ class Pipeline:
         """Make attempts until one succeeds or the retry policy gives up, and report the call."""
         call = Call(request.method, request.path, self.hooks, self.clock)
         try:
-            answer = await self._attempts(request, send_once, call)
+            permit = await self._acquire(request, call)
+            while True:
+                self.attempts.leave(request)
+                answer = await send_once(request, permit, self.timeouts)
+                call.answered(answer)
+                if not isinstance(answer, Failure):
+                    break
+                permit = await self._permit_after(answer, request, permit, call)
         except BaseException as error:
             call.finished(error)
             raise
         call.finished(None)
         return answer
 
-    async def _attempts(
-        self,
-        request: Request[Any],
-        send_once: Callable[[Request[Any], Permit, Timeouts], Awaitable[A | Failure]],
-        call: Call,
-    ) -> A:
-        permit = await self._acquire(request, call)
-        while True:
-            self.attempts.leave(request)
-            try:
-                answer = await send_once(request, permit, self.timeouts)
-            except BaseException as error:
-                call.broken_off(error)
-                raise
-            call.answered(answer)
-            if not isinstance(answer, Failure):
-                return answer
-            self.drift.status(request.method, request.path, answer.error)
-            delay = self._delay(request, answer, call)
-            if delay is None:
-                raise answer.error
-            refused = answer.fate is Fate.REFUSED
-            call.again(delay, refused)
-            if refused:
-                permit = await self._requeue(permit, call)
-            else:
-                await self.clock.sleep(delay)
-                permit = await self._acquire(request, call)
+    async def _permit_after(self, failure: Failure, request: Request[Any], permit: Permit, call: Call) -> Permit:
+        """Wait until the request may be sent again, and return the permit for that.
+
+        Raises:
+            TransportError, APIError: the retry policy gives up.
+        """
+        self.drift.status(request.method, request.path, failure.error)
+        delay = self._delay(request, failure, call)
+        if delay is None:
+            raise failure.error
+        refused = failure.fate is Fate.REFUSED
+        call.again(delay, refused)
+        if refused:
+            return await self._requeue(permit, call)
+        await self.clock.sleep(delay)
+        return await self._acquire(request, call)
 
     def _delay(self, request: Request[Any], failure: Failure, call: Call) -> float | None:
         """Return the seconds until the next attempt, None to give up; after a 429 the gate is closed."""

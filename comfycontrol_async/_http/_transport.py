@@ -4,10 +4,10 @@ It follows no redirect and sends the token to the API's origin only.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import aiohttp
 from multidict import CIMultiDict
@@ -27,6 +27,8 @@ from comfycontrol_async._http._sessions import Sessions
 from comfycontrol_async._http._stream import Stream
 from comfycontrol_async.errors import ConfigurationError, ResponseFormatError
 from comfycontrol_async.limits import Permit
+
+B = TypeVar("B", bytes, bytes | bytearray)
 
 
 class Transport:
@@ -58,7 +60,7 @@ class Transport:
             answer = await self._send(request, permit, timeouts, request.body, limit)
             if isinstance(answer, Failure):
                 return answer
-            return await self._read(request, answer, asyncio.timeout_at(limit.when()))
+            return await self._read(request, answer, limit.when())
         async with AsyncExitStack() as files:  # they stay open until the answer was read
             try:
                 data = await files.enter_async_context(_open_form(request.form))
@@ -68,7 +70,7 @@ class Transport:
             answer = await self._send(request, permit, timeouts, data)
             if isinstance(answer, Failure):
                 return answer
-            return await self._read(request, answer, asyncio.timeout(timeouts.total))
+            return await self._read(request, answer, _moment_in(timeouts.total))
 
     async def open(self, request: Request[Any], permit: Permit, timeouts: Timeouts) -> Stream | Failure:
         """Send `request` once, and return its answer when the headers are here; the caller closes it."""
@@ -77,7 +79,7 @@ class Transport:
             return answer
         if 200 <= answer.status < 300:
             return Stream(answer.status, answer.headers, request.method, request.path, answer)
-        return await self._read_refusal(request, answer, asyncio.timeout(timeouts.total))
+        return await self._read_refusal(request, answer, _moment_in(timeouts.total))
 
     def clean(self, error: ResponseFormatError) -> None:
         """Take secrets out of what an error quotes of an answer."""
@@ -126,11 +128,11 @@ class Transport:
         self._dated = response.headers.get("Date"), self._clock.monotonic()
         return response
 
-    async def _request(
+    def _request(
         self, request: Request[Any], timeouts: Timeouts, data: bytes | aiohttp.FormData | None, attempt: Attempt
-    ) -> aiohttp.ClientResponse:
+    ) -> Awaitable[aiohttp.ClientResponse]:
         session = self.sessions.api()
-        return await session.request(
+        return session.request(
             request.method,
             self._url(request),
             data=data,
@@ -172,17 +174,16 @@ class Transport:
         return found
 
     async def _read(
-        self, request: Request[Any], answer: aiohttp.ClientResponse, limit: asyncio.Timeout
+        self, request: Request[Any], answer: aiohttp.ClientResponse, until: float | None
     ) -> Response | Failure:
-        """Read an answer whose headers are here to its end, within the limit."""
+        """Read an answer whose headers are here to its end, until a moment of the loop's clock."""
         if not 200 <= answer.status < 300:
-            return await self._read_refusal(request, answer, limit)
+            return await self._read_refusal(request, answer, until)
         silent = request.answer is Answer.NOTHING
         body: bytes | bytearray = b""
         try:
             reading = read_beginning(answer, MOST_PAGE) if silent else read_body(answer, MOST_JSON, self._clock)
-            async with limit:
-                body = await reading
+            body = await _finished(reading, answer, until)
         except TooLargeError:
             text = f"the body is larger than {MOST_JSON // 1024**2} MB"
             raise ResponseFormatError(text, method=request.method, path=request.path) from None
@@ -194,13 +195,12 @@ class Transport:
         return Response(answer.status, answer.headers, body)
 
     async def _read_refusal(
-        self, request: Request[Any], answer: aiohttp.ClientResponse, limit: asyncio.Timeout
+        self, request: Request[Any], answer: aiohttp.ClientResponse, until: float | None
     ) -> Failure:
         """Read the answer that is no success, and return what it means."""
         body = b""
         try:
-            async with limit:
-                body = await read_beginning(answer, MOST_PAGE)
+            body = await _finished(read_beginning(answer, MOST_PAGE), answer, until)
         except TRANSPORT_FAULTS:
             pass  # the status says it all
         finally:
@@ -208,6 +208,18 @@ class Transport:
         response = Response(answer.status, answer.headers, body)
         error = error_of(response, request.method, request.path, self._clock.utcnow(), self._clean)
         return Failure(fate_of(answer.status), error)
+
+
+def _moment_in(seconds: float | None) -> float | None:
+    return None if seconds is None else asyncio.get_running_loop().time() + seconds
+
+
+async def _finished(reading: Awaitable[B], answer: aiohttp.ClientResponse, until: float | None) -> B:
+    """Wait for a body until then. One that is here, as most are with their headers, needs no timer."""
+    if answer.content.is_eof():
+        return await reading
+    async with asyncio.timeout_at(until):
+        return await reading
 
 
 @asynccontextmanager

@@ -14,7 +14,7 @@ up, free at 15.002. The answer comes at 6: free at 16.002.
 
 import logging
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from heapq import heappop, heappush
 
 from comfycontrol_async.limits._rule import CAP_CHECK, HOLD_CAP
@@ -76,18 +76,18 @@ class Flights:
                 self._doubtful.remove(flight)
                 self._look_at(flight, now)
 
-    def answered(self, flight: Flight) -> Iterator[Flight]:
-        """Take an answer as proof for what was written before; yield those that lose their slots by that."""
-        self._proof = max(self._proof, flight._written)
-        if self._doubtful:
-            waiting, self._doubtful = self._doubtful, []
-            for doubtful in waiting:
-                if doubtful._state == SENT and doubtful is not flight:
-                    if doubtful._written < self._proof:
-                        doubtful._state = CAPPED
-                        yield doubtful
-                    else:
-                        self._doubtful.append(doubtful)
+    def answered(self, flight: Flight) -> Sequence[Flight]:
+        """Take an answer as proof for what was written before; return those that lose their slots by that."""
+        if flight._written > self._proof:
+            self._proof = flight._written
+        if not self._doubtful:
+            return ()
+        held = [doubtful for doubtful in self._doubtful if doubtful._state == SENT and doubtful is not flight]
+        self._doubtful = [doubtful for doubtful in held if doubtful._written >= self._proof]
+        shown = [doubtful for doubtful in held if doubtful._written < self._proof]
+        for doubtful in shown:
+            doubtful._state = CAPPED
+        return shown
 
     def look(self, now: float) -> Iterator[Flight]:
         """Judge those that are due; yield those that lose their slots."""

@@ -151,7 +151,8 @@ class Ledger:
         if self._holds(permit):
             now = self.monotonic()
             self._flights.written(permit, arrived, now)
-            self._rearm(now)
+            if self._flights.next_look < self.queue.timer_at:
+                self._rearm(now)
 
     def on_arrived(self, permit: Permit) -> None:
         """Free the slot a period from now."""
