@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Awaitable, Hashable
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Protocol
 
 import attrs
 
@@ -33,10 +33,12 @@ class RateLimitSnapshot:
 class Limiter(Protocol):
     """What the client asks of a rate limiter; one instance may serve many clients of one event loop."""
 
-    async def acquire(self, priority: Priority = Priority.NORMAL, *, max_wait: float | None = None) -> Permit:
+    async def acquire(
+        self, priority: Priority = Priority.NORMAL, *, max_wait: float | None = None, stage: Stage = Stage.OTHER
+    ) -> Permit:
         """Wait for a slot; refuse with `RateLimitWaitError` when that would take longer than `max_wait` seconds.
 
-        One that takes a keyword `stage` (a `Stage`) as well, as all of this package, is called with it.
+        One that takes no `stage` is called without it.
         """
         ...
 
@@ -51,8 +53,7 @@ class Limiter(Protocol):
 def acquire_in_stage(limiter: Limiter, priority: Priority, max_wait: float | None, stage: Stage) -> Awaitable[Permit]:
     """Acquire with the stage, where the limiter's `acquire` takes one."""
     if _takes_stage(type(limiter)):
-        acquire: Any = limiter.acquire  # the protocol leaves `stage` to the limiter
-        return acquire(priority, max_wait=max_wait, stage=stage)  # type: ignore[no-any-return] # as above
+        return limiter.acquire(priority, max_wait=max_wait, stage=stage)
     return limiter.acquire(priority, max_wait=max_wait)
 
 

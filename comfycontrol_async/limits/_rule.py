@@ -5,6 +5,8 @@ from typing import Literal, get_args
 
 import attrs
 
+from comfycontrol_async._settings import check_seconds
+from comfycontrol_async._settings import is_number as is_number  # redis.py takes it from here
 from comfycontrol_async.errors import InvalidArgumentError
 
 PacingMode = Literal["auto", "burst", "smooth"]
@@ -32,11 +34,6 @@ FURTHEST = LEASE + LOST_TAIL + HOLD_CAP
 LONGEST_COOLDOWN = 600.0
 
 
-def is_number(value: object) -> bool:
-    """Return whether a value is a number, which True is not."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
 @attrs.frozen
 class Rule:
     """At most `limit` requests in any `period` seconds, spread as `pacing` says.
@@ -59,8 +56,7 @@ class Rule:
         limit, period = self.limit, self.period
         if not is_number(limit) or limit != limit // 1 or not 1 <= limit < math.inf:
             raise InvalidArgumentError(f"limit must be a whole number of requests, at least 1, not {limit!r}")
-        if not (is_number(period) and 0 < period < math.inf):
-            raise InvalidArgumentError(f"period must be a positive, finite number of seconds, not {period!r}")
+        check_seconds("period", period, InvalidArgumentError, positive=True, finite=True)
         if self.pacing not in MODES:
             raise InvalidArgumentError(f"pacing must be 'auto', 'burst' or 'smooth', not {self.pacing!r}")
         for name, value in (

@@ -34,13 +34,14 @@ from itertools import count
 from typing import Any
 
 from comfycontrol_async._clock import Clock
+from comfycontrol_async._settings import check_seconds
 from comfycontrol_async.errors import ClientLoopError, ComfyControlError, InvalidArgumentError, RateLimitWaitError
 from comfycontrol_async.limits._fork import watch_forks
 from comfycontrol_async.limits._lanes import PRIORITIES, STAGES, Priority, Stage
 from comfycontrol_async.limits._permit import Ledger, Permit
 from comfycontrol_async.limits._protocol import RateLimitSnapshot
 from comfycontrol_async.limits._queue import WaiterQueue
-from comfycontrol_async.limits._rule import LONGEST_COOLDOWN, LOST_TAIL, Rule, is_number
+from comfycontrol_async.limits._rule import LONGEST_COOLDOWN, LOST_TAIL, Rule
 from comfycontrol_async.limits._store import Slot, SlotStore, Taken
 
 log = logging.getLogger("comfycontrol_async.limits")
@@ -119,6 +120,7 @@ class Scheduler:
                 self._in_flight[grant] = _ENDLESS
                 return self._permit_type(self._ledger, grant, grant)
             if (grant := self._take_now(priority, stage)) is not None:
+                grant._rank = (priority, stage)
                 return grant
         if max_wait is not None:
             max_wait = self._patience(max_wait)  # type: ignore[assignment] # see above
@@ -143,8 +145,7 @@ class Scheduler:
         Raises:
             InvalidArgumentError: `seconds` is negative or not finite.
         """
-        if not (is_number(seconds) and 0 <= seconds < math.inf):
-            raise InvalidArgumentError(f"a cooldown must be a finite number of seconds from 0, not {seconds!r}")
+        seconds = check_seconds("a cooldown", seconds, InvalidArgumentError, finite=True)
         if seconds > LONGEST_COOLDOWN:
             log.warning("the server asks for a pause of %.0f s: taken as %.0f s", seconds, LONGEST_COOLDOWN)
         now = self._monotonic()
@@ -190,8 +191,7 @@ class Scheduler:
     # Waiting
 
     def _patience(self, max_wait: float) -> Patience:
-        if not (is_number(max_wait) and max_wait >= 0):
-            raise InvalidArgumentError(f"max_wait must be a number of seconds from 0, not {max_wait!r}")
+        max_wait = check_seconds("max_wait", max_wait, InvalidArgumentError)
         return self._monotonic() + max_wait, max_wait
 
     def _join(
@@ -300,9 +300,7 @@ class Scheduler:
         self._ledger.took(slot, taken.lease, now)
         if self._ledger.next_look < self._queue.timer_at:
             self._arm(now)
-        permit = self._permit_type(self._ledger, slot, next(self._numbers))
-        permit._rank = (priority, stage)
-        return permit
+        return self._permit_type(self._ledger, slot, next(self._numbers))
 
     def _grant_ready(self, now: float) -> None:
         """Grant what can be granted now, first in line first, and set the timer for the rest."""

@@ -11,7 +11,7 @@ import attrs
 from comfycontrol_async._http._request import Request
 from comfycontrol_async._http._stream import Stream
 from comfycontrol_async.errors import BadRequestError, NotFoundError, ResponseLostError
-from comfycontrol_async.limits import Limiter, Permit, Priority, RateLimitSnapshot
+from comfycontrol_async.limits import Limiter, Permit, Priority, RateLimitSnapshot, Stage
 from comfycontrol_async.resources import WorkflowsResource
 from comfycontrol_async.testing import FakeClock
 
@@ -253,7 +253,9 @@ class FakeLimiter:
     def __init__(self) -> None:
         self.waiting = dict.fromkeys(Priority, 0)
 
-    async def acquire(self, priority: Priority = Priority.NORMAL, *, max_wait: float | None = None) -> Permit:
+    async def acquire(
+        self, priority: Priority = Priority.NORMAL, *, max_wait: float | None = None, stage: Stage = Stage.OTHER
+    ) -> Permit:
         """Fail: requests end in the fake service, so nobody may ask."""
         raise AssertionError("a request went to the limiter")
 
