@@ -6,6 +6,7 @@ knows no credential.
 
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import suppress
+from weakref import finalize
 
 import aiohttp
 from yarl import URL
@@ -118,6 +119,9 @@ class Sessions:
             request_class=CountedRequest,
         )
         self._opened.append((session, close_with_loop(session)))
+        # A client that was forgotten is closed by its loop. Without a reference from outside, the garbage collector
+        # might finalize the connector before that, which warns of what it finds open.
+        finalize(self, _let_go, session).atexit = False
         return session
 
     def _abandon(self) -> None:
@@ -127,3 +131,7 @@ class Sessions:
                 session.detach()
                 with suppress(RuntimeError, StopIteration):  # without its loop there is nothing to wait for
                     next(connector.close().__await__())
+
+
+def _let_go(session: aiohttp.ClientSession) -> None:
+    """Drop the last reference to a session whose client is gone."""

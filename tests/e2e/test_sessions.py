@@ -5,6 +5,7 @@ import gc
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from typing import Any
+from weakref import ref
 
 import aiohttp
 import pytest
@@ -290,6 +291,26 @@ class TestLife:
         assert [str(it.message) for it in recwarn if "unclosed transport" not in str(it.message) or orderly] == []
         assert len(server.requests) == 6
         assert clients[0].limiter.snapshot().used == 6
+
+    async def test_forgotten_while_the_loop_lives(self, server: LocalServer, recwarn: pytest.WarningsRecorder) -> None:
+        """A client that is dropped unclosed, in a reference cycle, is closed by its loop without a warning."""
+        connectors = []
+        for _ in range(5):
+            comfy = client_of(server)
+            await comfy.user.get()
+            session = comfy._core.sessions._api
+            assert session is not None
+            connectors.append(ref(session.connector))
+            comfy.myself = comfy  # type: ignore[attr-defined] # a cycle, as users make them
+            del comfy, session
+            gc.collect()
+
+        def closed(connector: Any) -> bool:
+            return connector is None or connector.closed
+
+        await eventually(lambda: all(closed(connector()) for connector in connectors))
+        gc.collect()
+        assert [str(it.message) for it in recwarn] == []
 
     async def test_two_live_loops(self, server: LocalServer, comfy: ComfyControl) -> None:
         """A second loop beside a living one is refused with our own error."""
