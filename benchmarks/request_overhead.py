@@ -14,8 +14,10 @@ import gc
 import multiprocessing
 import random
 import statistics
+import tempfile
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -25,11 +27,13 @@ import attrs
 from _report import machine, save, table, versions
 
 from comfycontrol_async import ComfyControl, LocalLimiter, Timeouts
+from comfycontrol_async.events import RequestFinished
+from comfycontrol_async.limits.file import FileLimiter
 from comfycontrol_async.resources.user import _USER
 from comfycontrol_async.testing import LocalServer
 
 PAGE = 100
-GOAL = 1.25
+GOAL, GOAL_FILE = 1.2, 1.25
 GRAPH = {
     "1": {"class_type": "EmptyImage", "inputs": {"width": 64, "height": 64}},
     "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0]}},
@@ -118,20 +122,31 @@ def contenders_of(url: str, token: str, session: aiohttp.ClientSession, comfy: C
 
 
 async def run(url: str, token: str, rounds: int, requests: int) -> dict[str, float]:
-    async with (
-        aiohttp.ClientSession() as session,
-        ComfyControl(token, base_url=url, limiter=LocalLimiter(100_000, 10.0)) as comfy,
-    ):
+    async with AsyncExitStack() as stack:
+        session = await stack.enter_async_context(aiohttp.ClientSession())
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        # As many slots as the default has; each is free again before its turn comes.
+        in_file = FileLimiter(folder / "budget", limit=40, period=0.001)
+        comfy, filed, heard = [
+            await stack.enter_async_context(ComfyControl(token, base_url=url, limiter=limiter))
+            for limiter in (LocalLimiter(100_000, 10.0), in_file, LocalLimiter(100_000, 10.0))
+        ]
+        heard.on(RequestFinished, lambda event: None)
         for number in range(PAGE):
             await comfy.workflows.create(GRAPH, name=f"workflow {number}")
         page = await comfy.workflows.list(per_page=PAGE).page(1)
         assert len(page.items) == PAGE
-        return await compare(contenders_of(url, token, session, comfy), rounds, requests)
+        contenders = [
+            *contenders_of(url, token, session, comfy),
+            Contender("client, file", filed.user.get),
+            Contender("client, listener", heard.user.get),
+        ]
+        return await compare(contenders, rounds, requests)
 
 
 def report(times: dict[str, float], rounds: int, requests: int) -> str:
-    def row(name: str, ending: str, goal: str = "") -> list[str]:
-        bare, client = times[f"bare{ending}"], times[f"client{ending}"]
+    def row(name: str, ending: str, goal: str = "", beside: str | None = None) -> list[str]:
+        bare, client = times[f"bare{ending if beside is None else beside}"], times[f"client{ending}"]
         return [name, f"{bare:.0f}", f"{client:.0f}", f"{client / bare:.2f}", goal]
 
     layers = [
@@ -146,6 +161,8 @@ def report(times: dict[str, float], rounds: int, requests: int) -> str:
         ("request", "bare aiohttp, us", "client, us", "ratio", "goal"),
         [
             row("user.get(), one after another", "", f"<= {GOAL}"),
+            row("the same with a FileLimiter, the default", ", file", f"<= {GOAL_FILE}", beside=""),
+            row("the same with a listener for each request", ", listener", beside=""),
             row("user.get(), 20 at once", ", 20"),
             row(f"workflows.list().page(1), {PAGE} items", ", page"),
         ],
