@@ -25,7 +25,7 @@ class Permit(Flight):
     """
 
     # What most permits have stands in the class: a value that is not set costs nothing.
-    _rank = NORMAL_RANK
+    _rank: Rank = NORMAL_RANK
 
     # Made by limiters only; `number` is its place in the order of all grants.
     def __init__(self, ledger: "Ledger", slot: Slot, number: int) -> None:

@@ -5,8 +5,7 @@ from typing import Literal, get_args
 
 import attrs
 
-from comfycontrol_async._settings import check_seconds
-from comfycontrol_async._settings import is_number as is_number  # redis.py takes it from here
+from comfycontrol_async._settings import check_seconds, is_number
 from comfycontrol_async.errors import InvalidArgumentError
 
 PacingMode = Literal["auto", "burst", "smooth"]

@@ -10,10 +10,11 @@ from typing import Any, Protocol, Self, get_args
 
 from comfycontrol_async._clock import SYSTEM_CLOCK, Clock
 from comfycontrol_async._loop import close_with_loop
+from comfycontrol_async._settings import is_number
 from comfycontrol_async.errors import ConfigurationError, InvalidArgumentError
 from comfycontrol_async.limits._question import Answer, Question, parse_answer
 from comfycontrol_async.limits._redis_store import Policy, RedisStore, ServerGoneError
-from comfycontrol_async.limits._rule import PacingMode, Rule, is_number
+from comfycontrol_async.limits._rule import PacingMode, Rule
 from comfycontrol_async.limits._scheduler import Scheduler
 
 try:
