@@ -44,7 +44,7 @@ def test_wait() -> None:
     assert wait_of(attrs.evolve(FREE, cooldown=7.0, waiting=waiting)) == 7.0
 
 
-class World:
+class Tallying:
     """A tally with what it called back with."""
 
     def __init__(self, callback: Any = None) -> None:
@@ -63,7 +63,7 @@ class World:
 
 async def test_ticks() -> None:
     """It is reported once a second although nothing changes, with the requests since the batch began."""
-    world = World()
+    world = Tallying()
     ticking = asyncio.create_task(world.tally.tick())
     world.requests += 2
     await world.clock.advance(3.5)
@@ -85,7 +85,7 @@ async def test_one_at_a_time() -> None:
         await world.clock.sleep(1.0)
         inside -= 1
 
-    world = World(slow)
+    world = Tallying(slow)
 
     async def one() -> None:
         world.tally.read += 1
@@ -105,21 +105,21 @@ async def test_errors() -> None:
     def fail(progress: MapProgress) -> None:
         raise ZeroDivisionError
 
-    world = World(fail)
+    world = Tallying(fail)
     await world.tally.report()
     assert [type(error) for error in world.errors] == [ZeroDivisionError]
 
     async def cancelled(progress: MapProgress) -> None:
         raise asyncio.CancelledError
 
-    world = World(cancelled)
+    world = Tallying(cancelled)
     with pytest.raises(InvalidArgumentError, match="on_progress was cancelled"):
         await world.tally.report()
 
 
 async def test_own_cancel() -> None:
     """When the task that reports is cancelled itself, it is cancelled."""
-    world = World(lambda progress: asyncio.get_running_loop().create_future())
+    world = Tallying(lambda progress: asyncio.get_running_loop().create_future())
     reporting = asyncio.create_task(world.tally.report())
     await asyncio.sleep(0)
     reporting.cancel()

@@ -22,7 +22,7 @@ from comfycontrol_async.limits.file import FileLimiter
 from comfycontrol_async.limits.redis import RedisLimiter
 from comfycontrol_async.testing import FakeClock
 from comfycontrol_async.testing.server._edge import make_edge
-from support.limiters import most_in_any_period
+from support.limiters import Crowd, most_in_any_period
 from support.redis_server import RedisServer, servers
 from support.waiting import eventually
 
@@ -89,41 +89,6 @@ class Setting:
     async def periods(self, count: float = 1.0) -> None:
         """Let this many periods pass, and the guard of each."""
         await self.run(count * (self.period + GUARD))
-
-
-class Crowd:
-    """Tasks that acquire, and note in which order and when they got a permit."""
-
-    def __init__(self, setting: Setting, limiter: Limiter, *, settle: bool = True) -> None:
-        self.setting = setting
-        self.limiter = limiter
-        self.settle = settle
-        self.order: list[Any] = []
-        self.times: list[float] = []
-        self.permits: list[Permit] = []
-        self.tasks: list[asyncio.Task[None]] = []
-
-    async def _come(self, name: Any, priority: Priority, max_wait: float | None) -> None:
-        permit = await self.limiter.acquire(priority, max_wait=max_wait)
-        self.order.append(name)
-        self.times.append(self.setting.now())
-        if self.settle:
-            permit.arrived()
-        else:
-            self.permits.append(permit)
-
-    def send(self, name: Any, priority: Priority = NORMAL, max_wait: float | None = None) -> "asyncio.Task[None]":
-        """Start a task that waits for one permit."""
-        task = asyncio.create_task(self._come(name, priority, max_wait))
-        self.tasks.append(task)
-        return task
-
-    async def end(self) -> None:
-        """Cancel those that still wait, and check that nothing went wrong."""
-        for task in self.tasks:
-            task.cancel()
-        for result in await asyncio.gather(*self.tasks, return_exceptions=True):
-            assert result is None or isinstance(result, asyncio.CancelledError)
 
 
 @pytest.fixture(scope="module")
@@ -196,7 +161,7 @@ async def test_slot_is_free_a_period_after_its_answer(setting: Setting) -> None:
         first.arrived()
         answered = setting.now()
         await setting.run()
-        crowd = Crowd(setting, limiter)
+        crowd = Crowd(limiter, setting.now)
         crowd.send("next")
         await setting.periods(0.7)
         setting.still(crowd, [])
@@ -209,7 +174,7 @@ async def test_dropped_permit_counts_as_arrived(setting: Setting) -> None:
     async with setting.limiter(1) as limiter:
         (await limiter.acquire()).__repr__()
         let_go = setting.now()
-        crowd = Crowd(setting, limiter)
+        crowd = Crowd(limiter, setting.now)
         crowd.send("next")
         await setting.periods(0.75)
         setting.still(crowd, [])
@@ -224,7 +189,7 @@ async def test_lost_request_may_still_arrive(setting: Setting) -> None:
         permit.sent()
         permit.lost()
         lost = setting.now()
-        crowd = Crowd(setting, limiter)
+        crowd = Crowd(limiter, setting.now)
         crowd.send("next")
         await setting.periods()
         setting.still(crowd, [])
@@ -238,7 +203,7 @@ async def test_slow_answer_holds_its_slot_for_three_seconds(long_setting: Settin
         permit = await limiter.acquire()
         permit.sent(lambda: True)
         sent = long_setting.now()
-        crowd = Crowd(long_setting, limiter)
+        crowd = Crowd(limiter, long_setting.now)
         crowd.send("next")
         await long_setting.run(3.0 + long_setting.period * 0.9)
         long_setting.still(crowd, [])
@@ -253,7 +218,7 @@ async def test_unsent_permit_keeps_its_slot(long_setting: Setting) -> None:
     """A permit whose request has not left yet, for however long, keeps its slot."""
     async with long_setting.limiter(1) as limiter:
         permit = await limiter.acquire()
-        crowd = Crowd(long_setting, limiter)
+        crowd = Crowd(limiter, long_setting.now)
         crowd.send("next")
         await long_setting.run(4.0 + 1.5 * long_setting.period)
         long_setting.still(crowd, [])
@@ -267,7 +232,7 @@ async def test_unsent_permit_keeps_its_slot(long_setting: Setting) -> None:
 async def test_first_come_first_served(setting: Setting) -> None:
     """Waiters of one lane are granted in the order in which they came."""
     async with setting.limiter() as limiter:
-        crowd = Crowd(setting, limiter)
+        crowd = Crowd(limiter, setting.now)
         for name in range(3 * LIMIT):
             crowd.send(name)
         await setting.until(lambda: crowd.order == list(range(LIMIT)))
@@ -277,7 +242,7 @@ async def test_first_come_first_served(setting: Setting) -> None:
 async def test_higher_lanes_first(setting: Setting) -> None:
     """Interactive requests go before a batch, and the batch gets its share all the same."""
     async with setting.limiter() as limiter:
-        crowd = Crowd(setting, limiter)
+        crowd = Crowd(limiter, setting.now)
         for place in range(LIMIT):
             crowd.send(place)
         await setting.until(lambda: len(crowd.order) == LIMIT)
@@ -290,7 +255,7 @@ async def test_higher_lanes_first(setting: Setting) -> None:
 async def test_lower_lane_gets_one_in_eight(setting: Setting) -> None:
     """A lane that others pass over is not starved."""
     async with setting.limiter(8) as limiter:
-        crowd = Crowd(setting, limiter)
+        crowd = Crowd(limiter, setting.now)
         for name in range(8):
             crowd.send(name)
         await setting.until(lambda: len(crowd.order) == 8)
@@ -308,7 +273,7 @@ async def test_lower_lane_gets_one_in_eight(setting: Setting) -> None:
 async def test_cancelled_waiters_leave_no_trace(setting: Setting) -> None:
     """A waiter that was cancelled takes no slot."""
     async with setting.limiter() as limiter:
-        crowd = Crowd(setting, limiter)
+        crowd = Crowd(limiter, setting.now)
         for name in range(LIMIT + 50):
             crowd.send(name)
         await setting.until(lambda: len(crowd.order) == LIMIT)
@@ -326,7 +291,7 @@ async def test_cancelled_when_granted(setting: Setting) -> None:
     """A waiter that is cancelled in the very moment of its grant gives the slot to the next."""
     async with setting.limiter(1) as limiter:
         held = await limiter.acquire()
-        crowd = Crowd(setting, limiter)
+        crowd = Crowd(limiter, setting.now)
         first = crowd.send("first")
         await setting.run()
         crowd.send("second")
@@ -353,7 +318,7 @@ async def test_refund(setting: Setting) -> None:
     """The slot of a request that never left is free at once, for the next waiter."""
     async with setting.limiter(1) as limiter:
         permit = await limiter.acquire()
-        crowd = Crowd(setting, limiter)
+        crowd = Crowd(limiter, setting.now)
         crowd.send("next")
         await setting.run()
         setting.still(crowd, [])
@@ -369,7 +334,7 @@ async def test_settled_once(setting: Setting) -> None:
         for settle in (permit.arrived, permit.lost, permit.refund):
             with pytest.raises(InvalidArgumentError, match="settled already"):
                 settle()
-        crowd = Crowd(setting, limiter)
+        crowd = Crowd(limiter, setting.now)
         crowd.send("next")
         await setting.periods(0.5)
         setting.still(crowd, [])
@@ -382,7 +347,7 @@ async def test_settled_once(setting: Setting) -> None:
 async def test_cooldown(setting: Setting) -> None:
     """Nothing is granted while it lasts, to newcomers or waiters; it is only ever extended; then all goes on."""
     async with setting.limiter() as limiter:
-        crowd = Crowd(setting, limiter)
+        crowd = Crowd(limiter, setting.now)
         with await limiter.acquire():
             pass
         limiter.cool_down(3 * setting.period)
@@ -404,7 +369,7 @@ async def test_granted_before_the_gate_closed(setting: Setting) -> None:
     """A waiter that was granted, but did not go on yet, waits for the gate as well."""
     async with setting.limiter(1) as limiter:
         held = await limiter.acquire()
-        crowd = Crowd(setting, limiter)
+        crowd = Crowd(limiter, setting.now)
         crowd.send("next")
         await setting.run()
         granted = asyncio.create_task(at_grant(limiter, lambda: limiter.cool_down(setting.period)))
@@ -420,7 +385,7 @@ async def test_refused_go_first_in_order(setting: Setting) -> None:
     """Requests that the server refused come back to the head of their lane, in the order of their grants."""
     async with setting.limiter() as limiter:
         permits = [await limiter.acquire() for _ in range(LIMIT)]
-        crowd = Crowd(setting, limiter)
+        crowd = Crowd(limiter, setting.now)
         crowd.send("newcomer")
         await setting.run()
         order: list[Any] = []
@@ -463,7 +428,7 @@ async def test_max_wait_refused_at_the_deadline(setting: Setting) -> None:
     async with setting.limiter(1) as limiter:
         held = await limiter.acquire()
         await setting.run()
-        crowd = Crowd(setting, limiter)
+        crowd = Crowd(limiter, setting.now)
         impatient = asyncio.create_task(limiter.acquire(max_wait=setting.period * 1.4))
         await setting.run()
         crowd.send("patient")
@@ -479,7 +444,7 @@ async def test_max_wait_suffices(setting: Setting) -> None:
     async with setting.limiter(1) as limiter:
         (await limiter.acquire(max_wait=0.5)).arrived()
         await setting.run()
-        crowd = Crowd(setting, limiter)
+        crowd = Crowd(limiter, setting.now)
         crowd.send("patient", max_wait=2 * setting.period + 100 * setting.slack)
         await setting.until(lambda: crowd.order == ["patient"], periods=1.3)
 
@@ -541,7 +506,7 @@ async def test_snapshot(setting: Setting) -> None:
         shown = limiter.snapshot()
         assert (shown.limit, shown.period, shown.used, shown.available) == (LIMIT, setting.period, 0, LIMIT)
         assert (shown.cooldown, shown.pacing, shown.next_free_in) == (0.0, "burst", 0.0)
-        crowd = Crowd(setting, limiter, settle=False)
+        crowd = Crowd(limiter, setting.now, settle=False)
         crowd.send("first")
         await setting.until(lambda: len(crowd.order) == 1)
         assert limiter.snapshot().used == 1
@@ -565,7 +530,7 @@ async def test_smooth(setting: Setting) -> None:
     """Spread requests pass an edge that counts in buckets, wherever these begin."""
     async with setting.limiter(10, pacing="smooth") as limiter:
         assert limiter.snapshot().pacing == "smooth"
-        crowd = Crowd(setting, limiter)
+        crowd = Crowd(limiter, setting.now)
         for name in range(20):
             crowd.send(name)
         await setting.until(lambda: crowd.order == list(range(20)), periods=2.8)
@@ -583,7 +548,7 @@ async def test_auto_turns_smooth(setting: Setting) -> None:
         await setting.run()
         assert limiter.snapshot().pacing == "burst"
         await setting.periods()
-        crowd = Crowd(setting, limiter)
+        crowd = Crowd(limiter, setting.now)
         for name in range(LIMIT):
             crowd.send(name)
         await setting.until(lambda: len(crowd.order) == LIMIT, periods=1.1)

@@ -19,7 +19,7 @@ from comfycontrol_async.errors import ConfigurationError, RateLimitWaitError
 from comfycontrol_async.limits import Permit, Priority, _slot_file, _table
 from comfycontrol_async.limits.file import FileLimiter
 from comfycontrol_async.testing import FakeClock
-from support.limiters import ProcessClock, most_in_any_period, turns
+from support.limiters import Process, ProcessClock, most_in_any_period, turns
 
 LIMIT, PERIOD = 8, 10.0
 LEASE = 3.25
@@ -42,32 +42,13 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "new" / "slots"
 
 
-class Process:
-    """Tasks that want requests without end, through a limiter of their own."""
+class FileProcess(Process):
+    """A process with a FileLimiter and a clock of its own, which can be stopped."""
 
     def __init__(self, path: Path, clock: FakeClock, width: int, round_trip: Callable[[], float]) -> None:
         self.own_clock = ProcessClock(clock)
-        self.limiter = FileLimiter(path, limit=LIMIT, period=PERIOD, clock=self.own_clock)
-        self.clock = clock
-        self.round_trip = round_trip
-        self.sent: list[float] = []
-        self.tasks = [asyncio.create_task(self._want()) for _ in range(width)]
-
-    async def _want(self) -> None:
-        while True:
-            permit = await self.limiter.acquire()
-            permit.sent()
-            await self.clock.sleep(self.round_trip() / 2)
-            self.sent.append(self.clock.monotonic())
-            await self.clock.sleep(self.round_trip() / 2)
-            permit.arrived()
-
-    async def end(self) -> None:
-        """Cancel the tasks."""
-        for task in self.tasks:
-            task.cancel()
-        for result in await asyncio.gather(*self.tasks, return_exceptions=True):
-            assert isinstance(result, asyncio.CancelledError)
+        limiter = FileLimiter(path, limit=LIMIT, period=PERIOD, clock=self.own_clock)
+        super().__init__(limiter, clock, round_trip, width)
 
 
 # Sharing
@@ -80,7 +61,7 @@ async def test_shared_budget(path: Path, clock: FakeClock, seed: int) -> None:
     chance = random.Random(seed)
     processes = []
     for width in (16, 3, 16, 6):
-        processes.append(Process(path, clock, width, lambda: chance.uniform(0.02, 0.4)))
+        processes.append(FileProcess(path, clock, width, lambda: chance.uniform(0.02, 0.4)))
         await clock.advance(chance.choice([0.0, 0.1]))
     await clock.advance(60.0)
     sent = [moment for process in processes for moment in process.sent]
@@ -95,7 +76,7 @@ async def test_shared_budget(path: Path, clock: FakeClock, seed: int) -> None:
 @on_one_loop
 async def test_modest_process_gets_what_it_wants(path: Path, clock: FakeClock) -> None:
     """A process that wants less than its share does not wait behind those that want all."""
-    greedy = [Process(path, clock, 6, lambda: 0.1) for _ in range(3)]
+    greedy = [FileProcess(path, clock, 6, lambda: 0.1) for _ in range(3)]
     await clock.advance(15.0)
     waits = []
     modest = FileLimiter(path, limit=LIMIT, period=PERIOD, clock=clock)
@@ -119,7 +100,7 @@ async def test_modest_process_gets_what_it_wants(path: Path, clock: FakeClock) -
 @on_one_loop
 async def test_no_herd(path: Path, clock: FakeClock) -> None:
     """A process that waits sleeps until it is its turn: all of them together wake about once for each slot."""
-    processes = [Process(path, clock, 4, lambda: 0.1) for _ in range(8)]
+    processes = [FileProcess(path, clock, 4, lambda: 0.1) for _ in range(8)]
     await clock.advance(5.0)
     before = sum(len(process.sent) for process in processes)
     woken = sum(process.own_clock.fired for process in processes)
@@ -136,9 +117,9 @@ async def test_no_herd(path: Path, clock: FakeClock) -> None:
 @pytest.mark.parametrize("deaths", [1, 3])
 async def test_dead_rivals_delay_the_others_by_a_moment(path: Path, clock: FakeClock, deaths: int) -> None:
     """The turns of processes that were killed while they waited go to the others, 0.1 s later for each at the most."""
-    dead = [Process(path, clock, 20, lambda: 0.1) for _ in range(deaths)]
+    dead = [FileProcess(path, clock, 20, lambda: 0.1) for _ in range(deaths)]
     await clock.advance(0.2)
-    alive = Process(path, clock, 20, lambda: 0.1)
+    alive = FileProcess(path, clock, 20, lambda: 0.1)
     await clock.advance(0.2)
     for process in dead:
         process.own_clock.stop()
@@ -155,7 +136,7 @@ async def test_dead_rivals_delay_the_others_by_a_moment(path: Path, clock: FakeC
 
 async def test_cooldown_reaches_sleepers(path: Path, clock: FakeClock) -> None:
     """A 429 that one process got holds all of them, though they slept when it came."""
-    processes = [Process(path, clock, 10, lambda: 0.1) for _ in range(3)]
+    processes = [FileProcess(path, clock, 10, lambda: 0.1) for _ in range(3)]
     await clock.advance(25.0)
     processes[0].limiter.cool_down(30.0)
     closed = clock.monotonic()
@@ -190,7 +171,7 @@ async def test_waiter_refused_by_anothers_cooldown(path: Path, clock: FakeClock)
 @on_one_loop
 async def test_smooth_together(path: Path, clock: FakeClock, caplog: pytest.LogCaptureFixture) -> None:
     """A 429 that the common count cannot explain makes all processes go one by one."""
-    processes = [Process(path, clock, 20, lambda: 0.01) for _ in range(2)]
+    processes = [FileProcess(path, clock, 20, lambda: 0.01) for _ in range(2)]
     await clock.advance(15.0)
     with caplog.at_level(logging.WARNING):
         processes[0].limiter.cool_down(PERIOD)
@@ -343,7 +324,7 @@ async def test_many_members(path: Path, clock: FakeClock, monkeypatch: pytest.Mo
     """More processes than there are records wait in vain for a turn, but get what is left over; records are reused."""
     monkeypatch.setattr(_slot_file, "MEMBERS", 2)
     monkeypatch.setattr(_table, "MEMBERS", 2)
-    processes = [Process(path, clock, 2, lambda: 0.1) for _ in range(4)]
+    processes = [FileProcess(path, clock, 2, lambda: 0.1) for _ in range(4)]
     await clock.advance(60.0)
     assert all(process.sent for process in processes)
     sent = [moment for process in processes for moment in process.sent]
@@ -351,9 +332,9 @@ async def test_many_members(path: Path, clock: FakeClock, monkeypatch: pytest.Mo
     for process in processes:
         await process.end()
     await clock.advance(30.0)
-    again = Process(path, clock, 20, lambda: 0.1)
+    again = FileProcess(path, clock, 20, lambda: 0.1)
     await clock.advance(15.0)
-    late = Process(path, clock, 20, lambda: 0.1)
+    late = FileProcess(path, clock, 20, lambda: 0.1)
     await clock.advance(60.0)
     assert abs(len(late.sent) - len(again.sent[LIMIT:])) <= 3  # they take turns: both have a record
     await again.end()

@@ -37,7 +37,7 @@ def limiter(clock: FakeClock) -> LocalLimiter:
 @pytest.fixture
 def crowd(limiter: LocalLimiter, clock: FakeClock) -> Crowd:
     """Send tasks to the limiter."""
-    return Crowd(limiter, clock)
+    return Crowd(limiter, clock.monotonic)
 
 
 # Construction
@@ -208,7 +208,7 @@ async def test_newcomer_does_not_overtake_granted(limiter: LocalLimiter, clock: 
 async def test_bot_passes_batch(clock: FakeClock) -> None:
     """An interactive request passes all queued batch requests in at most one window."""
     limiter = LocalLimiter(40, 10.0, clock=clock)
-    crowd = Crowd(limiter, clock)
+    crowd = Crowd(limiter, clock.monotonic)
     for index in range(1000):
         crowd.send(index, BULK)
     await clock.advance(5.0)
@@ -222,7 +222,7 @@ async def test_bot_passes_batch(clock: FakeClock) -> None:
 async def test_lower_lane_gets_its_share(clock: FakeClock) -> None:
     """Under saturation from above, a lower lane gets one grant in eight."""
     limiter = LocalLimiter(8, 10.0, clock=clock)
-    crowd = Crowd(limiter, clock)
+    crowd = Crowd(limiter, clock.monotonic)
     for index in range(100):
         crowd.send(("normal", index), NORMAL)
         crowd.send(("bulk", index), BULK)
@@ -497,7 +497,7 @@ async def test_gate_is_logged(limiter: LocalLimiter, clock: FakeClock, caplog: p
 async def test_auto_turns_smooth(clock: FakeClock) -> None:
     """A 429 that our own count cannot explain spreads the requests for an hour; more of one cooldown change nothing."""
     limiter = LocalLimiter(40, 10.0, clock=clock)
-    crowd = Crowd(limiter, clock)
+    crowd = Crowd(limiter, clock.monotonic)
     for index in range(41):
         crowd.send(index)
     await clock.advance(10.01)
@@ -531,7 +531,7 @@ async def test_early_refusal_is_explained(clock: FakeClock) -> None:
 async def test_smooth_estimates(clock: FakeClock) -> None:
     """While requests are spread, estimates count it in."""
     limiter = LocalLimiter(40, 10.0, clock=clock, pacing="smooth")
-    crowd = Crowd(limiter, clock)
+    crowd = Crowd(limiter, clock.monotonic)
     for index in range(50):
         crowd.send(index)
     await clock.advance(5.0)
@@ -561,7 +561,7 @@ async def test_one_timer(crowd: Crowd, clock: FakeClock) -> None:
 async def test_timers_per_admission(clock: FakeClock) -> None:
     """Slots that come free together are granted together."""
     limiter = LocalLimiter(400, 10.0, clock=clock)
-    crowd = Crowd(limiter, clock)
+    crowd = Crowd(limiter, clock.monotonic)
     for index in range(1000):
         crowd.send(index)
     await clock.advance(20.1)
@@ -655,7 +655,7 @@ def test_second_run_keeps_the_log(clock: FakeClock) -> None:
         return held
 
     async def second() -> tuple[list[int], float]:
-        crowd = Crowd(limiter, clock)
+        crowd = Crowd(limiter, clock.monotonic)
         for index in range(6):
             crowd.send(index)
         await clock.advance(10.01)

@@ -25,7 +25,7 @@ from comfycontrol_async.errors import (
 )
 from comfycontrol_async.limits import Limiter, Permit
 from comfycontrol_async.limits.redis import RedisLimiter
-from support.limiters import ProcessClock, most_in_any_period
+from support.limiters import Process, ProcessClock, most_in_any_period
 from support.redis_server import RedisServer, servers
 from support.waiting import eventually
 
@@ -85,36 +85,6 @@ async def limiter(server: RedisServer) -> AsyncIterator[RedisLimiter]:
         yield limiters[0]
 
 
-class Process:
-    """Tasks that want requests without end."""
-
-    def __init__(self, limiter: Limiter, width: int = 6) -> None:
-        self.limiter = limiter
-        self.sent: list[float] = []
-        self.errors: list[Exception] = []
-        self.tasks = [asyncio.create_task(self._want()) for _ in range(width)]
-
-    async def _want(self) -> None:
-        while True:
-            try:
-                permit = await self.limiter.acquire()
-            except ConnectionFailedError as error:
-                self.errors.append(error)
-                await asyncio.sleep(0.05)
-                continue
-            permit.sent()
-            self.sent.append(SYSTEM_CLOCK.monotonic())
-            await asyncio.sleep(0.01)
-            permit.arrived()
-
-    async def end(self) -> None:
-        """Cancel the tasks, and look whether one failed."""
-        for task in self.tasks:
-            task.cancel()
-        for result in await asyncio.gather(*self.tasks, return_exceptions=True):
-            assert isinstance(result, asyncio.CancelledError)
-
-
 def all_sent(processes: list[Process]) -> list[float]:
     """Return when requests were sent, by all processes."""
     return sorted(moment for process in processes for moment in process.sent)
@@ -128,7 +98,7 @@ async def test_shared_budget(server: RedisServer) -> None:
     """Saturated processes keep the limit together, use it, get the same, and ask about once for each request."""
     async with connected(server, uuid4().hex, 4, limit=3 * LIMIT) as limiters:
         before = server.calls()
-        processes = [Process(limiter, 12) for limiter in limiters]
+        processes = [Process(limiter, SYSTEM_CLOCK, lambda: 0.01, 12) for limiter in limiters]
         await asyncio.sleep(8 * PERIOD)
         for process in processes:
             await process.end()
@@ -157,7 +127,7 @@ async def test_batch_in_one_question(server: RedisServer, limiter: RedisLimiter)
 async def test_cooldown_reaches_the_others(server: RedisServer) -> None:
     """A 429 that one process got holds the others that slept when it came, at once and until it is over."""
     async with connected(server, uuid4().hex, 3) as limiters:
-        processes = [Process(limiter) for limiter in limiters]
+        processes = [Process(limiter, SYSTEM_CLOCK, lambda: 0.01, 6) for limiter in limiters]
         await asyncio.sleep(1.5 * PERIOD)
         closed = SYSTEM_CLOCK.monotonic()
         limiters[0].cool_down(1.0)
@@ -376,7 +346,7 @@ async def test_killed_and_restarted(own_server: RedisServer, policy: str, caplog
     caplog.set_level(logging.WARNING)
     options = {"on_unavailable": policy, "assumed_processes": 2, "timeout": 0.3}
     async with connected(own_server, "key", 2, **options) as limiters:
-        processes = [Process(limiter) for limiter in limiters]
+        processes = [Process(limiter, SYSTEM_CLOCK, lambda: 0.01, 6) for limiter in limiters]
         await asyncio.sleep(2.5 * PERIOD)
         own_server.kill()
         killed = SYSTEM_CLOCK.monotonic()

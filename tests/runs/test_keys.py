@@ -1,7 +1,6 @@
 """Keys, on a fake clock: two submits with one key give one workflow, whatever happens, and what that costs."""
 
 import asyncio
-from collections.abc import Coroutine
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
@@ -24,8 +23,7 @@ from comfycontrol_async.runs._keys import KeyIndex, submit_once
 from comfycontrol_async.runs._ledger import Ledger
 from comfycontrol_async.runs._marks import Marks, mark_of_key, read_marks, wire_name
 from comfycontrol_async.runs._submit import Submitter
-from comfycontrol_async.testing import FakeClock
-from support.fake_service import FakeService
+from support.fake_service import FakeService, World
 from support.threads import work_without_threads
 
 T = TypeVar("T")
@@ -39,7 +37,7 @@ GRAPH = Graph(
 LOST = ResponseLostError("lost")
 
 
-class Process:
+class KeyedClient:
     """What one process knows: a client's ledger, index of keys and submitter."""
 
     def __init__(self, service: FakeService, *, dates: bool = True) -> None:
@@ -68,25 +66,15 @@ class Process:
         return await submit_once(self.index, self.submitter, draft, max_age)
 
 
-class World:
+class KeyWorld(World):
     """A service and any number of processes."""
 
     def __init__(self) -> None:
-        self.clock = FakeClock()
-        self.service = FakeService(self.clock, latency=0.05)
+        super().__init__(step=0.25)
 
-    def process(self) -> Process:
+    def process(self) -> KeyedClient:
         """Start a process."""
-        return Process(self.service)
-
-    async def finish(self, work: Coroutine[Any, Any, T] | asyncio.Future[T], seconds: int = 200) -> T:
-        """Let time pass until the work is done."""
-        task = asyncio.ensure_future(work)
-        for _ in range(seconds * 4):
-            await self.clock.advance(0.25)
-            if task.done():
-                return task.result()
-        raise AssertionError("it does not end")
+        return KeyedClient(self.service)
 
     @property
     def made(self) -> int:
@@ -95,10 +83,10 @@ class World:
 
 
 @pytest.fixture
-async def world() -> World:
+async def world() -> KeyWorld:
     """Make a world; forms are prepared at once, not in threads."""
     work_without_threads()
-    return World()
+    return KeyWorld()
 
 
 class TestMarks:
@@ -167,7 +155,7 @@ class TestMarks:
 class TestOnce:
     """One key, one workflow."""
 
-    async def test_again_in_another_process(self, world: World) -> None:
+    async def test_again_in_another_process(self, world: KeyWorld) -> None:
         """A task that is delivered again finds what the first made: at once, and after minutes."""
         first = await world.finish(world.process().submit("k"))
         again = await world.finish(world.process().submit("k"))
@@ -175,7 +163,7 @@ class TestOnce:
         late = await world.finish(world.process().submit("k"))
         assert {first.id, again.id, late.id} == set(world.service.records)
 
-    async def test_killed_between_post_and_answer(self, world: World) -> None:
+    async def test_killed_between_post_and_answer(self, world: KeyWorld) -> None:
         """The workflow of a process that died before it had the answer is adopted by the next."""
         world.service.latency = 5.0
         dying = asyncio.ensure_future(world.process().submit("k"))
@@ -187,14 +175,14 @@ class TestOnce:
         adopted = await world.finish(world.process().submit("k"))
         assert [adopted.id] == list(world.service.records)
 
-    async def test_far_down(self, world: World) -> None:
+    async def test_far_down(self, world: KeyWorld) -> None:
         """It is found behind 250 workflows of others."""
         first = await world.finish(world.process().submit("k"))
         for _ in range(250):
             world.service.add(name="other")
         assert (await world.finish(world.process().submit("k"))).id == first.id
 
-    async def test_other_content(self, world: World) -> None:
+    async def test_other_content(self, world: KeyWorld) -> None:
         """The same key for another content is an error that names the first, and nothing is made."""
         first = await world.finish(world.process().submit("k"))
         for process in (world.process(), world.process()):
@@ -204,7 +192,7 @@ class TestOnce:
         assert world.made == 1
 
     @pytest.mark.parametrize("whole", [True, False], ids=["whole-when-fetched", "broken"])
-    async def test_unreadable(self, world: World, whole: bool) -> None:
+    async def test_unreadable(self, world: KeyWorld, whole: bool) -> None:
         """One whose item in the listing cannot be read was made all the same: nothing is made twice."""
         first = await world.finish(world.process().submit("k"))
         record = world.service.records[first.id]
@@ -212,7 +200,7 @@ class TestOnce:
         again = await world.finish(world.process().submit("k"))
         assert (again.id, world.made) == (first.id, 1)
 
-    async def test_other_keys(self, world: World) -> None:
+    async def test_other_keys(self, world: KeyWorld) -> None:
         """Other keys make workflows of their own."""
         process = world.process()
         ids = {(await world.finish(process.submit(key))).id for key in ("a", "b", "c")}
@@ -223,7 +211,7 @@ class TestOnce:
         [("completed", True), ("failed", True), ("invalid", True), ("cancelled", False)],
     )
     @pytest.mark.parametrize("same", [True, False], ids=["same-process", "another"])
-    async def test_ended(self, world: World, outcome: str, adopted: bool, same: bool) -> None:
+    async def test_ended(self, world: KeyWorld, outcome: str, adopted: bool, same: bool) -> None:
         """What ended counts, however it ended; only what was cancelled does not."""
         process = world.process()
         first = await world.finish(process.submit("k"))
@@ -232,7 +220,7 @@ class TestOnce:
         second = await world.finish((process if same else world.process()).submit("k"))
         assert (second.id == first.id) is adopted
 
-    async def test_rerun(self, world: World) -> None:
+    async def test_rerun(self, world: KeyWorld) -> None:
         """A rerun made by this client has the same name, and does not count; the original does."""
         process = world.process()
         first = await world.finish(process.submit("k"))
@@ -243,7 +231,7 @@ class TestOnce:
         third = await world.finish(process.submit("k"))
         assert third.id not in (first.id, again.id)
 
-    async def test_too_old(self, world: World) -> None:
+    async def test_too_old(self, world: KeyWorld) -> None:
         """A key counts for as long as `key_max_age` says."""
         first = await world.finish(world.process().submit("k"))
         await world.clock.advance(100.0)
@@ -253,13 +241,13 @@ class TestOnce:
         assert second.id != first.id
         assert (await world.finish(process.submit("k", max_age=50.0))).id == second.id
 
-    async def test_no_look(self, world: World) -> None:
+    async def test_no_look(self, world: KeyWorld) -> None:
         """With `key_max_age=0` it is one POST, and the next submit finds it all the same."""
         first = await world.finish(world.process().submit("k", max_age=0.0))
         assert world.service.asked == ["POST /v1/workflow"]
         assert (await world.finish(world.process().submit("k"))).id == first.id
 
-    async def test_vanished(self, world: World) -> None:
+    async def test_vanished(self, world: KeyWorld) -> None:
         """One that was deleted since it was seen does not count."""
         process = world.process()
         first = await world.finish(process.submit("k"))
@@ -268,7 +256,7 @@ class TestOnce:
         assert (await world.finish(process.submit("k"))).id != first.id
 
     @pytest.mark.parametrize("effect", [True, False], ids=["took-effect", "no-effect"])
-    async def test_lost_answer(self, world: World, effect: bool) -> None:
+    async def test_lost_answer(self, world: KeyWorld, effect: bool) -> None:
         """A keyed create whose answer is lost is looked for by its name, and sent again if it was not made."""
         left = [LOST]
 
@@ -281,7 +269,7 @@ class TestOnce:
         assert list(world.service.records) == [summary.id]
         assert world.service.count("POST") == (1 if effect else 2)
 
-    async def test_lost_answer_and_clocks_that_differ(self, world: World) -> None:
+    async def test_lost_answer_and_clocks_that_differ(self, world: KeyWorld) -> None:
         """A lost create is found whatever its time says: the look before it showed what was there."""
         world.service.skew = timedelta(hours=2)
         left = [LOST]
@@ -295,20 +283,20 @@ class TestOnce:
         assert list(world.service.records) == [summary.id]
 
     @pytest.mark.parametrize("hours", [-7, 7])
-    async def test_no_date(self, world: World, hours: int) -> None:
+    async def test_no_date(self, world: KeyWorld, hours: int) -> None:
         """Where no answer tells the service's time, this machine's clock may be hours off: the key counts still."""
         world.service.ahead = timedelta(hours=hours)
-        first = await world.finish(Process(world.service, dates=False).submit("k"))
-        assert (await world.finish(Process(world.service, dates=False).submit("k"))).id == first.id
+        first = await world.finish(KeyedClient(world.service, dates=False).submit("k"))
+        assert (await world.finish(KeyedClient(world.service, dates=False).submit("k"))).id == first.id
         assert world.made == 1
 
-    async def test_no_time(self, world: World) -> None:
+    async def test_no_time(self, world: KeyWorld) -> None:
         """A workflow of the key that is shown with the year 1, which means no time, counts."""
         first = await world.finish(world.process().submit("k"))
         world.service.records[first.id].listed = {"created_at": "0001-01-01T00:00:00Z"}
         assert (await world.finish(world.process().submit("k"))).id == first.id
 
-    async def test_lost_answer_after_an_old_one(self, world: World) -> None:
+    async def test_lost_answer_after_an_old_one(self, world: KeyWorld) -> None:
         """One of the same key that is too old to count is not taken for the lost one."""
         old = await world.finish(world.process().submit("k"))
         await world.clock.advance(300.0)
@@ -326,14 +314,14 @@ class TestOnce:
 class TestRaces:
     """Several callers at the same instant."""
 
-    async def test_one_process(self, world: World) -> None:
+    async def test_one_process(self, world: KeyWorld) -> None:
         """Callers of one process wait for each other: one workflow, one POST."""
         process = world.process()
         found = await world.finish(_all(process.submit("k") for _ in range(5)))
         assert len({summary.id for summary in found}) == world.made == 1
         assert world.service.count("POST") == 1
 
-    async def test_two_processes(self, world: World) -> None:
+    async def test_two_processes(self, world: KeyWorld) -> None:
         """Two that both create keep the older one: the younger is cancelled while it waits."""
         world.service.queued = 60.0
         found = await world.finish(_all(world.process().submit("k") for _ in range(2)))
@@ -342,20 +330,20 @@ class TestRaces:
         assert states == ["queued", "cancelled"]
         assert found[0].id == next(iter(world.service.records))
 
-    async def test_not_queued_yet(self, world: World) -> None:
+    async def test_not_queued_yet(self, world: KeyWorld) -> None:
         """A younger one that the API cannot cancel yet is cancelled as soon as it is queued."""
         world.service.early, world.service.queued = 7.0, 60.0
         found = await world.finish(_all(world.process().submit("k") for _ in range(2)))
         assert len({summary.id for summary in found}) == 1
         assert [world.service.status(it) for it in world.service.records.values()] == ["queued", "cancelled"]
 
-    async def test_both_run(self, world: World, caplog: pytest.LogCaptureFixture) -> None:
+    async def test_both_run(self, world: KeyWorld, caplog: pytest.LogCaptureFixture) -> None:
         """When the younger one has begun before it is seen, its caller keeps it, and that is logged."""
         found = await world.finish(_all(world.process().submit("k") for _ in range(2)))
         assert len({summary.id for summary in found}) == world.made == 2
         assert "two workflows of one key run" in caplog.text
 
-    async def test_other_content(self, world: World) -> None:
+    async def test_other_content(self, world: KeyWorld) -> None:
         """Of two contents under one key the older wins; the younger is cancelled, and its caller is told."""
         world.service.queued = 60.0
         first, second = world.process(), world.process()
@@ -371,13 +359,13 @@ class TestRaces:
         assert [world.service.status(it) for it in world.service.records.values()] == ["queued", "cancelled"]
 
     @pytest.mark.parametrize("lag", [1.5, 8.0, 25.0])
-    async def test_listed_late(self, world: World, lag: float) -> None:
+    async def test_listed_late(self, world: KeyWorld, lag: float) -> None:
         """Two at once are told apart although the listing shows new ones late: it is looked at until it shows them."""
         world.service.hidden, world.service.queued, world.service.duration = lag, 60.0, 100.0
         found = await world.finish(_all(world.process().submit("k") for _ in range(2)))
         assert len({summary.id for summary in found}) == 1
 
-    async def test_never_listed(self, world: World, caplog: pytest.LogCaptureFixture) -> None:
+    async def test_never_listed(self, world: KeyWorld, caplog: pytest.LogCaptureFixture) -> None:
         """A listing that does not show it for 30 s is not waited for longer."""
         world.service.hidden = 1000.0
         await world.finish(world.process().submit("k"))
@@ -391,7 +379,7 @@ class TestFaults:
     @pytest.mark.parametrize(
         "error", [ServerError(502, "bad gateway"), AuthenticationError(401, "revoked")], ids=["502", "401"]
     )
-    async def test_before(self, world: World, error: Exception) -> None:
+    async def test_before(self, world: KeyWorld, error: Exception) -> None:
         """When the listing cannot be read nothing is sent, and each caller gets an error of its own."""
 
         def fault(line: str) -> None:
@@ -408,7 +396,7 @@ class TestFaults:
         await world.finish(process.submit("a"))
         assert world.made == 1
 
-    async def test_after(self, world: World, caplog: pytest.LogCaptureFixture) -> None:
+    async def test_after(self, world: KeyWorld, caplog: pytest.LogCaptureFixture) -> None:
         """When the confirming look fails, the workflow that was made is returned, and that is logged."""
 
         def fault(line: str) -> None:
@@ -420,7 +408,7 @@ class TestFaults:
         assert [summary.id] == list(world.service.records)
         assert "could not be confirmed" in caplog.text
 
-    async def test_closed(self, world: World) -> None:
+    async def test_closed(self, world: KeyWorld) -> None:
         """Closing ends those who wait for a look."""
         process = world.process()
         world.service.latency = 100.0
@@ -430,7 +418,7 @@ class TestFaults:
         with pytest.raises(ClientClosedError):
             await world.finish(waiting)
 
-    async def test_cancelled(self, world: World) -> None:
+    async def test_cancelled(self, world: KeyWorld) -> None:
         """A submit that is cancelled while it looks leaves nothing behind, and the others go on."""
         process = world.process()
         first, second = (asyncio.ensure_future(process.submit(key)) for key in "ab")
@@ -445,7 +433,7 @@ class TestFaults:
 class TestCost:
     """How many requests a key costs."""
 
-    async def test_figures(self, world: World) -> None:
+    async def test_figures(self, world: KeyWorld) -> None:
         """5,000 workflows in the last hour: the first look, then a hundred at once, then two a second."""
         for number in range(5000):
             world.service.add(name="other", age=3600.0 * (5000 - number) / 5000)
@@ -468,7 +456,7 @@ class TestCost:
         assert more <= 0.6
         assert world.service.count("POST") == 341
 
-    async def test_slow_limiter(self, world: World) -> None:
+    async def test_slow_limiter(self, world: KeyWorld) -> None:
         """Creates that trickle out over half a minute are confirmed a few times, not each 2 s."""
         process = world.process()
         await world.finish(process.submit("first"))
@@ -483,7 +471,7 @@ class TestCost:
         await world.finish(_all(process.submit(f"key-{number}") for number in range(100)))
         assert world.service.count("GET") - before <= 6
 
-    async def test_found_in_a_poll(self, world: World) -> None:
+    async def test_found_in_a_poll(self, world: KeyWorld) -> None:
         """Marks that any page showed are known: what is final there needs no request at all."""
         summary = await world.finish(world.process().submit("k"))
         world.service.finish(summary.id)

@@ -30,7 +30,7 @@ from comfycontrol_async.runs._draft import prepare_submit
 from comfycontrol_async.runs._ledger import Ledger
 from comfycontrol_async.runs._submit import Submitter, unique_name
 from comfycontrol_async.testing import FakeClock
-from support.fake_service import FakeService
+from support.fake_service import World
 
 T = TypeVar("T")
 
@@ -41,12 +41,11 @@ GRAPH = {
 LOST = ResponseLostError("lost")
 
 
-class World:
+class SubmitWorld(World):
     """A service, and a client's submitter; `dates` says whether answers tell the server's time."""
 
     def __init__(self, *, dates: bool = True, attempts: int = 5) -> None:
-        self.clock = FakeClock()
-        self.service = FakeService(self.clock, latency=0.1)
+        super().__init__(latency=0.1)
         self.dates = dates
 
         def server_time(moment: float) -> datetime | None:
@@ -93,15 +92,6 @@ class World:
         """Submit a workflow."""
         return self.submitter.submit(Form([("name", name)]), name, **options)
 
-    async def finish(self, work: Coroutine[Any, Any, T], seconds: float = 200.0) -> T:
-        """Let time pass until the work is done."""
-        task = asyncio.ensure_future(work)
-        for _ in range(int(seconds)):
-            await self.clock.advance(1.0)
-            if task.done():
-                return task.result()
-        raise AssertionError("it does not end")
-
     @property
     def names(self) -> list[str]:
         """The names of all workflows there are."""
@@ -110,7 +100,7 @@ class World:
 
 async def test_good() -> None:
     """A submit that is answered is one request."""
-    world = World()
+    world = SubmitWorld()
     assert (await world.finish(world.submit())).name == "row"
     assert world.service.asked == ["POST /v1/workflow"]
 
@@ -128,7 +118,7 @@ async def test_good() -> None:
 )
 async def test_took_effect(error: Exception, hidden: float, dates: bool) -> None:
     """A workflow that was made, though its answer was lost or an error, is found, even if it is listed late."""
-    world = World(dates=dates)
+    world = SubmitWorld(dates=dates)
     world.service.hidden = hidden
     world.lose(error=error)
     summary = await world.finish(world.submit())
@@ -140,7 +130,7 @@ async def test_took_effect(error: Exception, hidden: float, dates: bool) -> None
 @pytest.mark.parametrize("times", [pytest.param(1, id="once"), pytest.param(2, id="twice")])
 async def test_took_no_effect(times: int) -> None:
     """One that was not made, though the server had 30 s to show it, is sent again."""
-    world = World()
+    world = SubmitWorld()
     world.lose(times, effect=False)
     await world.finish(world.submit())
     assert world.names == ["row"]
@@ -151,7 +141,7 @@ async def test_took_no_effect(times: int) -> None:
 
 async def test_never() -> None:
     """After all attempts, or when time is up, it says that the outcome is not known."""
-    world = World(attempts=3)
+    world = SubmitWorld(attempts=3)
     world.lose(100, effect=False)
     with pytest.raises(SubmitOutcomeUnknownError) as caught:
         await world.finish(world.submit())
@@ -162,7 +152,7 @@ async def test_never() -> None:
 
 async def test_nonsense_is_not_sent_again() -> None:
     """A success that makes no sense probably took effect: when the listing does not show it, nothing is sent again."""
-    world = World()
+    world = SubmitWorld()
     world.lose(error=ResponseFormatError("no id"), effect=False)
     with pytest.raises(SubmitOutcomeUnknownError):
         await world.finish(world.submit())
@@ -181,7 +171,7 @@ async def test_nonsense_is_not_sent_again() -> None:
 )
 async def test_certain(error: ComfyControlError) -> None:
     """An error that says that nothing was made is raised as it is, and nothing is looked for."""
-    world = World()
+    world = SubmitWorld()
     world.lose(error=error, effect=False)
     with pytest.raises(type(error)):
         await world.finish(world.submit())
@@ -193,7 +183,7 @@ class TestCandidates:
 
     async def test_several(self) -> None:
         """When several may be it, nobody can tell, and all are named."""
-        world = World()
+        world = SubmitWorld()
         world.lose()
         submit = asyncio.ensure_future(world.submit())
         await world.clock.advance(0.5)
@@ -205,7 +195,7 @@ class TestCandidates:
 
     async def test_older(self) -> None:
         """A workflow of the same name that was made before the send is none of ours."""
-        world = World()
+        world = SubmitWorld()
         old = world.service.add(name="row", age=10.0)
         world.lose()
         assert (await world.finish(world.submit())).id != old
@@ -216,7 +206,7 @@ class TestCandidates:
 
     async def test_other_names(self) -> None:
         """Newer workflows of other names are passed over, on further pages too."""
-        world = World()
+        world = SubmitWorld()
         world.lose()
         submit = asyncio.ensure_future(world.submit())
         await world.clock.advance(0.5)
@@ -228,7 +218,7 @@ class TestCandidates:
 
     async def test_held(self) -> None:
         """A workflow that this client holds is not adopted a second time: same name, one after another."""
-        world = World()
+        world = SubmitWorld()
         first = await world.finish(world.submit())
         world.lose(effect=False)
         second = await world.finish(world.submit())
@@ -239,7 +229,7 @@ class TestCandidates:
 
     async def test_same_name_at_once(self) -> None:
         """Of two at once whose answers are both lost and one of which took effect, one adopts and one sends again."""
-        world = World()
+        world = SubmitWorld()
         lost = iter([True, False])
 
         def fault(line: str) -> None:
@@ -254,7 +244,7 @@ class TestCandidates:
 
     async def test_same_name_on_its_way(self) -> None:
         """The workflow of another submit of this name, which has no answer yet, is not adopted."""
-        world = World()
+        world = SubmitWorld()
         world.lose(effect=False)  # of the first one
         first = asyncio.ensure_future(world.submit())
         await world.clock.advance(0.5)
@@ -268,7 +258,7 @@ class TestCandidates:
 
     async def test_same_name_on_its_way_for_long(self) -> None:
         """When that one is still without an answer at the last look, nobody can tell."""
-        world = World()
+        world = SubmitWorld()
         world.lose(effect=False)
         first = asyncio.ensure_future(world.submit())
         await world.clock.advance(0.5)
@@ -296,7 +286,7 @@ class TestClocks:
     async def test_own_clock_is_wrong(self) -> None:
         """The server's Date counts, not this machine's clock, which may be hours off."""
         for hours in (-5, 5):
-            world = World()
+            world = SubmitWorld()
             world.service.ahead = timedelta(hours=hours)
             old = world.service.add(name="row", age=60.0)
             world.lose()
@@ -305,7 +295,7 @@ class TestClocks:
 
     async def test_times_behind_the_date(self) -> None:
         """Where the times of workflows lag behind the Date, as earlier workflows showed, it is found all the same."""
-        world = World()
+        world = SubmitWorld()
         world.service.skew = timedelta(seconds=40)
         await world.finish(world.submit())
         world.lose()
@@ -314,7 +304,7 @@ class TestClocks:
 
     async def test_no_date_at_all(self) -> None:
         """Without any Date this machine's clock counts, ten minutes of doubt included."""
-        world = World(dates=False)
+        world = SubmitWorld(dates=False)
         world.service.skew = timedelta(minutes=9)
         world.lose()
         await world.finish(world.submit())
@@ -323,7 +313,7 @@ class TestClocks:
     @pytest.mark.parametrize("dates", [pytest.param(True, id="date"), pytest.param(False, id="no-date")])
     async def test_hours_behind(self, dates: bool) -> None:
         """A workflow of our name and content that is hours older by its time alone may be ours: that is said."""
-        world = World(dates=dates)
+        world = SubmitWorld(dates=dates)
         world.service.skew, world.service.duration = timedelta(hours=7), 60.0 if dates else 0.0
         world.lose()
         with pytest.raises(SubmitOutcomeUnknownError) as caught:
@@ -334,7 +324,7 @@ class TestClocks:
     @pytest.mark.parametrize("unique", [True, False], ids=["unique", "plain"])
     async def test_no_time(self, unique: bool) -> None:
         """A workflow that is shown with the year 1, which means no time, is taken for a new one."""
-        world = World()
+        world = SubmitWorld()
         world.lose()
         submitting = asyncio.ensure_future(world.submit(unique=unique))
         await world.clock.advance(0.5)
@@ -348,7 +338,7 @@ class TestLooks:
 
     async def test_some(self) -> None:
         """Looks that fail are repeated."""
-        world = World()
+        world = SubmitWorld()
         world.lose()
         world.fail_looks(ServerError(502, "bad gateway"), times=3)
         await world.finish(world.submit())
@@ -364,7 +354,7 @@ class TestLooks:
     )
     async def test_all(self, error: Exception) -> None:
         """When none succeeds, the outcome is not known, and the error says why."""
-        world = World()
+        world = SubmitWorld()
         world.lose()
         world.fail_looks(error)
         with pytest.raises(SubmitOutcomeUnknownError) as caught:
@@ -374,7 +364,7 @@ class TestLooks:
 
     async def test_cancelled(self) -> None:
         """Who cancels a submit that looks stops it, and leaves no timer."""
-        world = World()
+        world = SubmitWorld()
         world.lose()
         task = asyncio.ensure_future(world.submit())
         await world.clock.advance(1.0)
@@ -386,7 +376,7 @@ class TestLooks:
 
 async def test_find_all() -> None:
     """Several names are found in one walk, which goes on to the time that is given: there may be doubles."""
-    world = World()
+    world = SubmitWorld()
     ids = {name: world.service.add(name=name) for name in ("a", "b", "c")}
     for _ in range(150):
         world.service.add(name="x")
@@ -426,7 +416,7 @@ def form_of(name: str, *, tags: str = "", **params: str) -> Form:
 class TestStrangers:
     """Workflows of the same name that others made at the same moment."""
 
-    async def _submit(self, world: World, *, tags: str = "", color: str = "red") -> str:
+    async def _submit(self, world: SubmitWorld, *, tags: str = "", color: str = "red") -> str:
         """Lose a submit before it took effect, while another client makes one of that name."""
         world.lose(effect=False)
         work = world.submitter.submit(form_of("daily", tags="gpu", color="red"), "daily")
@@ -448,14 +438,14 @@ class TestStrangers:
     )
     async def test_told_apart(self, tags: str, color: str, outcome: str, asked: int) -> None:
         """A stranger's is told by its tags, for nothing, or its parameters, for one GET; else it may be ours."""
-        world = World()
+        world = SubmitWorld()
         assert await self._submit(world, tags=tags, color=color) == outcome
         assert world.service.count("GET /v1/workflow/") == asked
 
     @pytest.mark.parametrize("stored", ["20", "20.0", "2e1"])
     async def test_numbers(self, stored: str) -> None:
         """The service may write the number in a text in another way."""
-        world = World()
+        world = SubmitWorld()
         world.lose()
         work = world.submitter.submit(form_of("daily", steps="20"), "daily")
         submitting = asyncio.ensure_future(work)
@@ -466,7 +456,7 @@ class TestStrangers:
 
     async def test_deleted_meanwhile(self) -> None:
         """A candidate that is gone when it is looked at is none."""
-        world = World()
+        world = SubmitWorld()
         world.lose()
         submitting = asyncio.ensure_future(world.submitter.submit(form_of("daily", color="red"), "daily"))
         await world.clock.advance(0.5)
@@ -482,7 +472,7 @@ class TestStrangers:
 
     async def test_rerun(self) -> None:
         """A rerun that this client makes meanwhile, whose name is the same, is not taken for the lost submit."""
-        world = World()
+        world = SubmitWorld()
         first = await world.finish(world.submit("nightly"))
         world.lose(effect=False)
         lost = asyncio.ensure_future(world.submit("nightly"))
@@ -501,7 +491,7 @@ class TestUnique:
     @pytest.mark.parametrize("ahead", [timedelta(hours=5), timedelta(hours=-5)], ids=["ahead", "behind"])
     async def test_whatever_the_clocks_say(self, ahead: timedelta) -> None:
         """It is recognised on the first page although the times in the listing fit nothing."""
-        world = World()
+        world = SubmitWorld()
         world.service.skew = ahead
         world.lose()
         await world.finish(world.submit("row-1f", unique=True))
@@ -509,7 +499,7 @@ class TestUnique:
 
     async def test_late_double(self, caplog: pytest.LogCaptureFixture) -> None:
         """When the listing shows the first one only after the second sending, the double is cancelled and logged."""
-        world = World()
+        world = SubmitWorld()
         world.service.hidden, world.service.queued, world.service.duration = 40.0, 300.0, 1000.0
         world.lose()
         kept = await world.finish(world.submit("row-1f", unique=True))
@@ -524,7 +514,7 @@ class TestUnique:
 
     async def test_late_double_that_runs(self, caplog: pytest.LogCaptureFixture) -> None:
         """One that runs by then is left alone, and logged."""
-        world = World()
+        world = SubmitWorld()
         world.service.hidden = 40.0
         world.lose()
         await world.finish(world.submit("row-1f", unique=True))
@@ -534,7 +524,7 @@ class TestUnique:
 
     async def test_double_before_the_answer(self) -> None:
         """When both sendings are lost and both took effect, the older is adopted and the younger cancelled."""
-        world = World()
+        world = SubmitWorld()
         world.service.hidden, world.service.queued, world.service.duration = 35.0, 300.0, 1000.0
         world.lose(2)
         summary = await world.finish(world.submit("row-1f", unique=True))
@@ -544,7 +534,7 @@ class TestUnique:
 
     async def test_unreadable_item(self) -> None:
         """An item that the listing shows with a fault counts by its raw name: it is fetched whole."""
-        world = World()
+        world = SubmitWorld()
         world.lose()
         submitting = asyncio.ensure_future(world.submit("row-1f", unique=True))
         await world.clock.advance(0.5)
@@ -554,7 +544,7 @@ class TestUnique:
 
     async def test_unreadable_altogether(self) -> None:
         """One that cannot be fetched either was made all the same: nothing is sent again, and the error has its id."""
-        world = World()
+        world = SubmitWorld()
         world.lose()
         submitting = asyncio.ensure_future(world.submit("row-1f", unique=True))
         await world.clock.advance(0.5)
@@ -575,7 +565,7 @@ class TestUnique:
     )
     async def test_item_that_cannot_be_told(self, listed: dict[str, object], candidates: bool) -> None:
         """A new item without a name, or with an id that leads nowhere, may be it: nothing is sent again."""
-        world = World()
+        world = SubmitWorld()
         world.lose()
         submitting = asyncio.ensure_future(world.submit("row-1f", unique=True))
         await world.clock.advance(0.5)
@@ -592,7 +582,7 @@ class TestUnique:
 @pytest.mark.parametrize("policy", [RetryPolicy(base_delay=0.0), RetryPolicy(attempts=1), RetryPolicy(max_elapsed=0.0)])
 async def test_retry_policy_says_nothing_of_looks(lag: float, unique: bool, policy: RetryPolicy) -> None:
     """Whatever the retry policy says, a listing has 30 s to show a workflow that was made."""
-    world = World()
+    world = SubmitWorld()
     world.submitter.retry = policy
     world.service.hidden = lag
     world.lose()
@@ -603,7 +593,7 @@ async def test_retry_policy_says_nothing_of_looks(lag: float, unique: bool, poli
 @pytest.mark.parametrize("status", [302, 303, 304, 408, 409, 425, 460, 499])
 async def test_edge_that_says_nothing_certain(status: int) -> None:
     """An answer that does not say that nothing was done is looked up: what stands behind an edge may have acted."""
-    world = World()
+    world = SubmitWorld()
     world.lose(error=APIError(status, "gave up"))
     await world.finish(world.submit())
     assert world.names == ["row"]
@@ -612,7 +602,7 @@ async def test_edge_that_says_nothing_certain(status: int) -> None:
 
 async def test_old_unreadable_item() -> None:
     """An old workflow of the same name whose item cannot be read is no candidate, and costs nothing."""
-    world = World()
+    world = SubmitWorld()
     old = world.service.records[world.service.add(name="daily", age=600.0)]
     old.unreadable, old.whole = True, False
     world.lose()

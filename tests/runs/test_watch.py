@@ -28,18 +28,16 @@ from comfycontrol_async.runs._ledger import Ledger
 from comfycontrol_async.runs._route import Route
 from comfycontrol_async.runs._state import State, merge
 from comfycontrol_async.runs._watch import Watcher
-from comfycontrol_async.testing import FakeClock
-from support.fake_service import FakeLimiter, FakeService, Record, event
+from support.fake_service import FakeLimiter, Record, World, event
 
 DOWN = ServerError(503, "down", "GET", "/v1/workflow")
 
 
-class World:
+class WatchWorld(World):
     """A service, a watcher of it, and those who wait."""
 
     def __init__(self, **policy: Any) -> None:
-        self.clock = FakeClock()
-        self.service = FakeService(self.clock, latency=0.05)
+        super().__init__()
         self.limiter = FakeLimiter()
         self.watcher = self.watch(**policy)
         # Who was told of an end, and how late; who got an error.
@@ -109,7 +107,7 @@ def running() -> set[str]:
 @pytest.fixture
 async def world() -> AsyncIterator[World]:
     """Make a world, and see that nothing is left running in it."""
-    world = World()
+    world = WatchWorld()
     yield world
     await world.leave()
     assert running() == set()
@@ -120,7 +118,7 @@ async def world() -> AsyncIterator[World]:
 class TestStreams:
     """Few are watched by streams."""
 
-    async def test_one(self, world: World) -> None:
+    async def test_one(self, world: WatchWorld) -> None:
         """One stream of one request tells each change once, and the end within 2 s with its outputs."""
         id = world.submit(180.0)
         await world.clock.advance(179.0)
@@ -131,14 +129,14 @@ class TestStreams:
         assert len(world.updates[-1].outputs) == 1
         assert world.late[id] <= 2.0
 
-    async def test_longer_than_a_stream(self, world: World) -> None:
+    async def test_longer_than_a_stream(self, world: WatchWorld) -> None:
         """A stream that the service closed after four minutes is opened again."""
         id = world.submit(1000.0)
         await world.clock.advance(1003.0)
         assert len(world.service.asked) == 5
         assert world.late[id] <= 3.0
 
-    async def test_cut(self, world: World) -> None:
+    async def test_cut(self, world: WatchWorld) -> None:
         """A stream that broke is opened again."""
         id = world.submit(60.0)
         await world.clock.advance(20.0)
@@ -147,7 +145,7 @@ class TestStreams:
         assert world.service.asked == [f"GET /v1/workflow/{id}/subscribe"] * 2
         assert world.late[id] <= 3.0
 
-    async def test_that_fail(self, world: World) -> None:
+    async def test_that_fail(self, world: WatchWorld) -> None:
         """After three streams that failed it is asked for by its id."""
 
         def fault(line: str) -> None:
@@ -160,7 +158,7 @@ class TestStreams:
         assert world.service.count("subscribe") == 3
         assert world.late[id] <= 4.2
 
-    async def test_that_end_at_once(self, world: World) -> None:
+    async def test_that_end_at_once(self, world: WatchWorld) -> None:
         """Streams that end after one update each are no way to watch: they would cost the whole budget."""
         world.service.sse_updates = 1
         id = world.submit(60.0)
@@ -169,7 +167,7 @@ class TestStreams:
         assert len(world.service.asked) < 40
         assert world.late[id] <= 4.2
 
-    async def test_that_may_not_wait(self, world: World) -> None:
+    async def test_that_may_not_wait(self, world: WatchWorld) -> None:
         """A stream that `max_rate_limit_wait` forbids does not end the wait."""
 
         def fault(line: str) -> None:
@@ -181,7 +179,7 @@ class TestStreams:
         await world.clock.advance(65.0)
         assert id in world.late
 
-    async def test_invalid(self, world: World) -> None:
+    async def test_invalid(self, world: WatchWorld) -> None:
         """The end `invalid`, at which the service does not close the stream, ends the wait and the stream."""
         id = world.service.add(10.0, "invalid")
         world.wait(id)
@@ -189,7 +187,7 @@ class TestStreams:
         assert [update.status for update in world.updates] == ["running", "invalid"]
         assert world.late[id] <= 2.0
 
-    async def test_most(self, world: World) -> None:
+    async def test_most(self, world: WatchWorld) -> None:
         """Eight have streams; the others are looked for."""
         for _ in range(12):
             world.submit(60.0)
@@ -198,7 +196,7 @@ class TestStreams:
         await world.clock.advance(5.0)
         assert len(world.late) == 12
 
-    async def test_nobody_but_the_stream(self, world: World) -> None:
+    async def test_nobody_but_the_stream(self, world: WatchWorld) -> None:
         """While all have streams, nothing looks for anything."""
         world.submit(60.0)
         world.submit(60.0)
@@ -210,7 +208,7 @@ class TestStreams:
 class TestBoundsOfStreams:
     """Streams that bring nothing more do not hold a wait."""
 
-    async def _wait(self, world: World, chunk: bytes, *, first: bool, duration: float = 20.0) -> float:
+    async def _wait(self, world: WatchWorld, chunk: bytes, *, first: bool, duration: float = 20.0) -> float:
         """Follow a workflow whose streams give this chunk every second for ever; how late its end was told."""
 
         async def talk(record: Record) -> AsyncGenerator[bytes, None]:
@@ -226,29 +224,29 @@ class TestBoundsOfStreams:
         return world.late[id]
 
     @pytest.mark.parametrize("first", [True, False], ids=["after-an-update", "from-the-start"])
-    async def test_quiet(self, world: World, first: bool) -> None:
+    async def test_quiet(self, world: WatchWorld, first: bool) -> None:
         """A stream of keep-alives is dropped after 30 s without an update, and the workflow is fetched."""
         assert await self._wait(world, b": keep-alive\n\n", first=first) <= 11.0
         assert world.service.count("subscribe") == 1
         assert len(world.service.asked) == 2
 
-    async def test_foreign(self, world: World) -> None:
+    async def test_foreign(self, world: WatchWorld) -> None:
         """Events that are no updates are no sign of life either."""
         assert await self._wait(world, b'data: {"type": "ping"}\n\n', first=True) <= 11.0
 
-    async def test_stale(self, world: World) -> None:
+    async def test_stale(self, world: WatchWorld) -> None:
         """A stream that repeats itself is dropped after 5 minutes."""
         stale = event({"status": "running", "outputs": []})
         assert await self._wait(world, stale, first=True) <= 281.0
         assert world.service.count("subscribe") == 1
 
-    async def test_polled_after(self, world: World) -> None:
+    async def test_polled_after(self, world: WatchWorld) -> None:
         """A workflow that lost its stream and goes on is polled from there on."""
         assert await self._wait(world, b": keep-alive\n\n", first=True, duration=100.0) <= 6.0
         assert world.service.count("subscribe") == 1
 
     @pytest.mark.parametrize("status", [301, 400, 403, 404, 405, 406, 410])
-    async def test_refused(self, world: World, status: int) -> None:
+    async def test_refused(self, world: WatchWorld, status: int) -> None:
         """A refused stream is not asked for again: the workflow is polled."""
 
         def fault(line: str) -> None:
@@ -263,7 +261,7 @@ class TestBoundsOfStreams:
 
     async def test_end_on_a_page(self) -> None:
         """An end that a page shows is told although the workflow's stream goes on, a moment later."""
-        world = World(max_streams=1)
+        world = WatchWorld(max_streams=1)
 
         async def talk(record: Record) -> AsyncGenerator[bytes, None]:
             while True:
@@ -279,7 +277,7 @@ class TestBoundsOfStreams:
         await world.leave([key for key in world.tasks if key != id])
         assert world.clock.timers == 0
 
-    async def test_end_on_a_page_of_the_caller(self, world: World) -> None:
+    async def test_end_on_a_page_of_the_caller(self, world: WatchWorld) -> None:
         """So is one that a page shows which the caller reads, whatever the workflow's stream says."""
 
         async def talk(record: Record) -> AsyncGenerator[bytes, None]:
@@ -299,7 +297,7 @@ class TestBoundsOfStreams:
 
     async def test_end_on_a_page_first(self) -> None:
         """The stream of a workflow that a page showed as ended may still bring its outputs."""
-        world = World(max_streams=1)
+        world = WatchWorld(max_streams=1)
         id = world.submit(60.5)
         for _ in range(12):
             world.submit(1000.0)
@@ -314,7 +312,7 @@ class TestPages:
 
     async def test_hundred(self) -> None:
         """A hundred are told of their ends within 2 s in the median, for one request each 3 s."""
-        world = World(max_streams=0)
+        world = WatchWorld(max_streams=0)
         for number in range(100):
             world.submit(60.0 + number * 0.6)
         await world.clock.advance(125.0)
@@ -326,7 +324,7 @@ class TestPages:
 
     async def test_scarce(self) -> None:
         """While others wait for the limiter, looks are rarer, and nobody is unseen for much longer than 10 s."""
-        world = World(max_streams=0)
+        world = WatchWorld(max_streams=0)
         world.limiter.waiting[Priority.NORMAL] = 1
         for number in range(100):
             world.submit(60.0 + number * 0.6, outputs=False)
@@ -337,7 +335,7 @@ class TestPages:
 
     async def test_several_pages(self) -> None:
         """Four hundred, of which the older end first, cost few requests each."""
-        world = World(max_streams=0)
+        world = WatchWorld(max_streams=0)
         for _ in range(40):
             for _ in range(10):
                 world.submit(60.0)
@@ -350,7 +348,7 @@ class TestPages:
 
     async def test_others_submit(self) -> None:
         """While another client pushes them down the listing, they are still found, page by page."""
-        world = World(max_streams=0)
+        world = WatchWorld(max_streams=0)
         for _ in range(30):
             world.submit(60.0)
         for _ in range(640):
@@ -362,7 +360,7 @@ class TestPages:
 
     async def test_jump(self) -> None:
         """When another client makes so many at once that three pages do not help, they are asked for by id."""
-        world = World(max_streams=0)
+        world = WatchWorld(max_streams=0)
         for _ in range(5):
             world.submit(60.0)
         await world.clock.advance(10.0)
@@ -374,7 +372,7 @@ class TestPages:
 
     async def test_deleted_neighbours(self) -> None:
         """When newer ones are deleted, they are found on an earlier page."""
-        world = World(max_streams=0)
+        world = WatchWorld(max_streams=0)
         old = [world.submit(60.0) for _ in range(20)]
         await world.clock.advance(2.0)
         newer = [world.submit(1000.0) for _ in range(250)]
@@ -388,7 +386,7 @@ class TestPages:
 
     async def test_listed_late(self) -> None:
         """New ones that are not listed yet are not thought to be elsewhere."""
-        world = World(max_streams=0)
+        world = WatchWorld(max_streams=0)
         world.service.hidden = 4.0
         for _ in range(150):
             world.submit(40.0)
@@ -400,7 +398,7 @@ class TestPages:
 
     async def test_unknown_places(self) -> None:
         """Workflows that were made elsewhere are found page by page, the one that is not listed by its id."""
-        world = World(max_streams=0)
+        world = WatchWorld(max_streams=0)
         ids = [world.service.add(60.0, age=5.0) for _ in range(150)]
         for id in ids[::3]:
             world.wait(id)
@@ -413,7 +411,7 @@ class TestPages:
 
     async def test_invalid(self) -> None:
         """A workflow that a page shows as invalid has ended."""
-        world = World(max_streams=0)
+        world = WatchWorld(max_streams=0)
         ids = [world.service.add(20.0, "invalid") for _ in range(12)]
         for id in ids:
             world.wait(id)
@@ -421,7 +419,7 @@ class TestPages:
         assert len(world.late) == 12
         assert world.updates[-1].status == "invalid"
 
-    async def test_late_streams(self, world: World) -> None:
+    async def test_late_streams(self, world: WatchWorld) -> None:
         """When outputs are wanted, streams are opened for those that should end next: they bring them along."""
         for _ in range(60):
             world.submit(30.0, batch=True)
@@ -431,7 +429,7 @@ class TestPages:
         assert sum(len(update.outputs) for update in world.updates) >= 40
         assert len(world.service.asked) <= 130
 
-    async def test_no_streams_for_states(self, world: World) -> None:
+    async def test_no_streams_for_states(self, world: WatchWorld) -> None:
         """In a batch that wants no outputs there is no stream at all."""
         for _ in range(5):
             world.submit(30.0, batch=True, outputs=False)
@@ -459,7 +457,7 @@ class TestErrors:
     @pytest.mark.parametrize("lasting", [False, True], ids=["once", "for-good"])
     async def test_odd_answer_to_the_shared_poll(self, error: Exception, lasting: bool) -> None:
         """It says nothing of one workflow: it is a failed poll, and ends the waits only after the longest outage."""
-        world = World(max_streams=0)
+        world = WatchWorld(max_streams=0)
         for _ in range(12):
             world.submit(100.0)
         await world.clock.advance(20.0)
@@ -478,7 +476,7 @@ class TestErrors:
 
     async def test_shown_to_a_person(self) -> None:
         """While a caller is shown every update, polls do not wait behind what others send."""
-        world = World(max_streams=0)
+        world = WatchWorld(max_streams=0)
         direct: list[str] = []
 
         async def send(request: Any) -> Any:
@@ -503,7 +501,7 @@ class TestErrors:
     @pytest.mark.parametrize("streams", [pytest.param(8, id="stream"), pytest.param(0, id="look")])
     async def test_vanished(self, streams: int) -> None:
         """A workflow that does not exist any more ends its wait with NotFoundError, and nobody else's."""
-        world = World(max_streams=streams)
+        world = WatchWorld(max_streams=streams)
         ids = [world.submit(100.0) for _ in range(12)]
         await world.clock.advance(20.0)
         del world.service.records[ids[3]]
@@ -515,7 +513,7 @@ class TestErrors:
 
     async def test_missing_at_first(self) -> None:
         """A 404 for a workflow that was made here some seconds ago is a failed poll: it may be shown late."""
-        world = World(max_streams=0)
+        world = WatchWorld(max_streams=0)
         id = world.submit(60.0)
 
         def fault(line: str) -> None:
@@ -530,7 +528,7 @@ class TestErrors:
     @pytest.mark.parametrize("many", [pytest.param(1, id="by-id"), pytest.param(12, id="by-page")])
     async def test_outage(self, many: int) -> None:
         """Polls that keep failing end every wait with their error, after two minutes and with pauses that grow."""
-        world = World(max_streams=0)
+        world = WatchWorld(max_streams=0)
         ids = [world.submit(1000.0) for _ in range(many)]
         await world.clock.advance(20.0)
         asked = len(world.service.asked)
@@ -550,7 +548,7 @@ class TestErrors:
 
     async def test_outage_that_passes(self) -> None:
         """Polls that fail for a minute and a half end nothing."""
-        world = World(max_streams=0)
+        world = WatchWorld(max_streams=0)
         for _ in range(12):
             world.submit(200.0)
         await world.clock.advance(20.0)
@@ -567,7 +565,7 @@ class TestErrors:
 
     async def test_one_that_cannot_be_asked_for(self) -> None:
         """One whose own request keeps failing ends with the error, although the pages go on well."""
-        world = World(max_streams=0)
+        world = WatchWorld(max_streams=0)
         lost = world.submit(10_000.0)
         others = [world.submit(400.0) for _ in range(10)]
         await world.clock.advance(10.0)
@@ -592,7 +590,7 @@ class TestErrors:
     )
     async def test_for_everybody(self, error: Exception) -> None:
         """What no patience mends ends every wait at once, a mistake of ours too: nobody waits for a task that died."""
-        world = World(max_streams=3)
+        world = WatchWorld(max_streams=3)
         for _ in range(12):
             world.submit(60.0)
 
@@ -607,7 +605,7 @@ class TestErrors:
 
     async def test_refused_id(self) -> None:
         """A refusal that concerns one workflow ends only its wait."""
-        world = World(max_streams=0)
+        world = WatchWorld(max_streams=0)
         id, other = world.submit(20.0), world.submit(20.0)
 
         def fault(line: str) -> None:
@@ -619,7 +617,7 @@ class TestErrors:
         assert isinstance(world.errors[id], BadRequestError)
         assert other in world.late
 
-    async def test_planning_fails(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test_planning_fails(self, world: WatchWorld, monkeypatch: pytest.MonkeyPatch) -> None:
         """A limiter that fails ends the waits instead of the task alone."""
 
         def fail() -> None:
@@ -631,7 +629,7 @@ class TestErrors:
         await world.clock.advance(5.0)
         assert [type(error) for error in world.errors.values()] == [ConnectionError]
 
-    async def test_closed(self, world: World) -> None:
+    async def test_closed(self, world: WatchWorld) -> None:
         """Closing tells everybody who waits, by stream or otherwise."""
         for _ in range(12):
             world.submit(60.0)
@@ -645,7 +643,7 @@ class TestErrors:
 class TestLeaving:
     """Who comes and goes."""
 
-    async def test_two_followers(self, world: World) -> None:
+    async def test_two_followers(self, world: WatchWorld) -> None:
         """Two who follow one workflow share its stream, and the one who stays loses nothing."""
         id = world.submit(60.0)
         world.wait(id, key="second")
@@ -656,7 +654,7 @@ class TestLeaving:
         assert set(world.late) == {"second"}
         assert len(world.service.asked) == 1
 
-    async def test_last_one_leaves(self, world: World) -> None:
+    async def test_last_one_leaves(self, world: WatchWorld) -> None:
         """When the last one goes, streams and looks stop at once, whatever they were about."""
         for _ in range(12):
             world.submit(60.0)
@@ -668,7 +666,7 @@ class TestLeaving:
             for _ in range(12):
                 world.submit(60.0)
 
-    async def test_join_while_leaving(self, world: World) -> None:
+    async def test_join_while_leaving(self, world: WatchWorld) -> None:
         """One who joins while the last one is leaving is watched."""
         id = world.submit(60.0)
         await world.clock.advance(5.0)
@@ -681,7 +679,7 @@ class TestLeaving:
 
     async def test_joins_and_leaves_all_the_time(self) -> None:
         """Nobody is lost among many who come and go."""
-        world = World(max_streams=2)
+        world = WatchWorld(max_streams=2)
         staying = [world.submit(100.0) for _ in range(20)]
         for number in range(90):
             passing = [world.submit(1000.0) for _ in range(number % 5)]
@@ -694,7 +692,7 @@ class TestLeaving:
 
     async def test_outputs_wanted_later(self) -> None:
         """When one who wants the outputs joins one who did not, they are wanted."""
-        world = World(max_streams=2)
+        world = WatchWorld(max_streams=2)
         for _ in range(6):
             world.submit(10.0, batch=True)
             await world.clock.advance(3.0)
@@ -706,7 +704,7 @@ class TestLeaving:
         assert world.service.asked[-1] == f"GET /v1/workflow/{id}/subscribe"
         assert set(world.late) > {id, "second"}
 
-    async def test_ended_before(self, world: World) -> None:
+    async def test_ended_before(self, world: WatchWorld) -> None:
         """Who joins after the end is told it."""
         id = world.service.add(0.0)
         world.wait(id)
@@ -715,7 +713,7 @@ class TestLeaving:
 
     async def test_late_joiner_is_looked_for_at_once(self) -> None:
         """A workflow that was made long before it is waited for is looked for at once."""
-        world = World(max_streams=0)
+        world = WatchWorld(max_streams=0)
         ids = [world.service.add(20.0) for _ in range(20)]
         for id in ids:
             world.ledger.record(id)
@@ -728,7 +726,7 @@ class TestLeaving:
 
     def test_two_loops(self) -> None:
         """A watcher whose loop was closed starts over on the next one, and may be closed there."""
-        world = World()
+        world = WatchWorld()
         loop = asyncio.new_event_loop()
 
         async def begin() -> None:
@@ -745,7 +743,7 @@ class TestLeaving:
         asyncio.run(begin())
 
 
-async def test_slow_reader(world: World) -> None:
+async def test_slow_reader(world: WatchWorld) -> None:
     """Who takes the updates slowly gets the latest, and the end when it comes back."""
     id = world.service.add(30.0)
     async with aclosing(world.watcher.follow(world.known(id))) as updates:
@@ -758,7 +756,7 @@ async def test_slow_reader(world: World) -> None:
 
 async def test_learning() -> None:
     """Durations are learnt from workflows that were seen from their creation on, and thinned out when many."""
-    world = World()
+    world = WatchWorld()
     for _ in range(250):
         world.submit(20.0, batch=True, outputs=False)
     world.wait(world.service.add(5.0, age=1000.0))
@@ -769,7 +767,7 @@ async def test_learning() -> None:
 
 
 @pytest.mark.parametrize("batch", [pytest.param(False, id="stream"), pytest.param(True, id="polls")])
-async def test_cancelled_by_something_else(world: World, batch: bool) -> None:
+async def test_cancelled_by_something_else(world: WatchWorld, batch: bool) -> None:
     """A CancelledError of something that a request waited for, such as a user's limiter, ends the wait."""
 
     def fault(line: str) -> None:

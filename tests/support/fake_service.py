@@ -1,7 +1,8 @@
 """The workflow endpoints on a fake clock, below the resource: what `WorkflowsResource` is made of."""
 
+import asyncio
 import json
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from contextlib import aclosing
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
@@ -277,3 +278,26 @@ class FakeLimiter:
 
 
 _: type[Limiter] = FakeLimiter
+
+
+class World:
+    """A fake clock and a service on it, for what tests add: clients, submitters, watchers.
+
+    Args:
+        latency: seconds of a request.
+        step: seconds that pass at a time in `finish`.
+    """
+
+    def __init__(self, *, latency: float = 0.05, step: float = 1.0) -> None:
+        self.clock = FakeClock()
+        self.service = FakeService(self.clock, latency=latency)
+        self.step = step
+
+    async def finish(self, work: Coroutine[Any, Any, T] | asyncio.Future[T], seconds: float = 200.0) -> T:
+        """Let time pass until the work is done, and return its result."""
+        task = asyncio.ensure_future(work)
+        for _ in range(int(seconds / self.step)):
+            await self.clock.advance(self.step)
+            if task.done():
+                return task.result()
+        raise AssertionError("it does not end")

@@ -8,8 +8,8 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 from comfycontrol_async._clock import Clock, Timer
-from comfycontrol_async.limits import LocalLimiter, Permit, Priority
-from comfycontrol_async.testing import FakeClock
+from comfycontrol_async.errors import ConnectionFailedError
+from comfycontrol_async.limits import Limiter, Permit, Priority
 
 T = TypeVar("T")
 
@@ -85,9 +85,9 @@ class ProcessClock:
 class Crowd:
     """Tasks that acquire, note when and in which order they got a permit, and say at once that it arrived."""
 
-    def __init__(self, limiter: LocalLimiter, clock: FakeClock, *, settle: bool = True) -> None:
+    def __init__(self, limiter: Limiter, now: Callable[[], float], *, settle: bool = True) -> None:
         self.limiter = limiter
-        self.clock = clock
+        self.now = now
         self.settle = settle
         self.order: list[Any] = []
         self.times: list[float] = []
@@ -98,7 +98,7 @@ class Crowd:
         """Wait for one permit."""
         permit = await self.limiter.acquire(priority, max_wait=max_wait)
         self.order.append(name)
-        self.times.append(self.clock.monotonic())
+        self.times.append(self.now())
         if self.settle:
             permit.arrived()
         else:
@@ -113,12 +113,52 @@ class Crowd:
         return task
 
     async def end(self) -> None:
-        """Cancel those that still wait."""
+        """Cancel those that still wait; what else went wrong is raised."""
         for task in self.tasks:
             task.cancel()
         for task in self.tasks:
             with suppress(asyncio.CancelledError):
                 await task
+
+
+class Process:
+    """Tasks that want requests without end, as those of one process do; `sent` are the arrivals.
+
+    Args:
+        limiter: the limiter of this process.
+        clock: what round trips are measured and waited for with.
+        round_trip: seconds of a request; it arrives half-way.
+        width: how many tasks.
+    """
+
+    def __init__(self, limiter: Limiter, clock: Clock, round_trip: Callable[[], float], width: int) -> None:
+        self.limiter = limiter
+        self.clock = clock
+        self.round_trip = round_trip
+        self.sent: list[float] = []
+        self.errors: list[Exception] = []
+        self.tasks = [asyncio.create_task(self._want()) for _ in range(width)]
+
+    async def _want(self) -> None:
+        while True:
+            try:
+                permit = await self.limiter.acquire()
+            except ConnectionFailedError as error:
+                self.errors.append(error)
+                await self.clock.sleep(0.05)
+                continue
+            permit.sent()
+            await self.clock.sleep(self.round_trip() / 2)
+            self.sent.append(self.clock.monotonic())
+            await self.clock.sleep(self.round_trip() / 2)
+            permit.arrived()
+
+    async def end(self) -> None:
+        """Cancel the tasks, and check that none failed."""
+        for task in self.tasks:
+            task.cancel()
+        for result in await asyncio.gather(*self.tasks, return_exceptions=True):
+            assert isinstance(result, asyncio.CancelledError)
 
 
 def most_in_any_period(stamps: list[float], period: float) -> int:
