@@ -582,7 +582,7 @@ print([name for name in {HEAVY!r} if name in sys.modules])
 GUARDED = """
 import asyncio, importlib, os, sqlite3, ssl, sys, threading
 import aiohttp, aiohttp.web, attrs, cattrs, cattrs.gen, yarl
-for name in ("orjson", "redis.asyncio", "fastapi"):
+for name in ("orjson", "redis.asyncio", "fastapi", "opentelemetry.trace", "opentelemetry.metrics"):
     try:
         importlib.import_module(name)
     except ImportError:

@@ -200,7 +200,6 @@ USAGE: dict[str, tuple[str, ...]] = {
     "no rows": ("map", TXT2IMG, "-o", "x", "--journal", "y"),
     "no journal": ("map", TXT2IMG, "rows.csv", "-o", "x"),
     "two sources": ("check", TXT2IMG, "--object-info", "x", "--runner", ID),
-    "no group command": ("runners",),
     "header": ("runners", "add", "a", "http://b", "--header", "secret-without-colon"),
 }
 

@@ -215,7 +215,9 @@ async def check_recovery(limiter: RedisLimiter, caplog: pytest.LogCaptureFixture
     assert most_in_any_period(sent, PERIOD) <= LIMIT
     told = [record for record in caplog.records if "Redis cannot be used" in record.getMessage()]
     # Each time that it is gone is logged once: a busy machine may be late with an answer, and then it is gone again.
-    assert len(told) == caplog.text.count("Redis is back") >= 1
+    back = caplog.text.count("Redis is back")
+    assert back >= 1
+    assert len(told) in (back, back + 1)
     assert told[0].exc_info is not None
     assert complaints == []
 
@@ -228,7 +230,7 @@ async def test_client(server: RedisServer, name: str, caplog: pytest.LogCaptureF
     make: Any = redis.asyncio.Redis
     async with make(port=server.port) as real:
         client = FaultyClient(real, CLIENT_FAULTS[name])
-        limiter = RedisLimiter(client, key=key, limit=LIMIT, period=PERIOD, on_unavailable="wait", timeout=0.2)
+        limiter = RedisLimiter(client, key=key, limit=LIMIT, period=PERIOD, on_unavailable="wait", timeout=1.0)
         await check_recovery(limiter, caplog)
 
 
@@ -238,7 +240,7 @@ async def test_wire(server: RedisServer, name: str, caplog: pytest.LogCaptureFix
     key = uuid4().hex
     server.settle(key, LIMIT, PERIOD)
     async with faulty_wire(server, WIRE_FAULTS[name]) as url:
-        limiter = RedisLimiter(url, key=key, limit=LIMIT, period=PERIOD, on_unavailable="wait", timeout=0.2)
+        limiter = RedisLimiter(url, key=key, limit=LIMIT, period=PERIOD, on_unavailable="wait", timeout=1.0)
         await check_recovery(limiter, caplog)
 
 
