@@ -138,10 +138,15 @@ class BatchJournal:
 
     async def close(self) -> None:
         """Close the file; any number of times."""
-        file, self._file = self._file, None
-        try:
+
+        def work() -> None:
+            file, self._file = self._file, None
             if file is not None:
-                await self._finish(file.close)
+                file.close()
+
+        try:
+            with suppress(RuntimeError):  # the thread is gone: it was closed before
+                await self._finish(self._thread.submit(work))
         finally:
             self._thread.shutdown(wait=False)
             if self._closed is not None and not self._closed.done():
@@ -156,19 +161,25 @@ class BatchJournal:
 
     async def _run(self, work: Callable[[], T]) -> T:
         """Run work in the journal's thread; it is finished even when the caller is cancelled."""
-        return await self._finish(work)
-
-    async def _finish(self, work: Callable[[], T]) -> T:
         try:
-            future = asyncio.get_running_loop().run_in_executor(self._thread, work)
+            running = self._thread.submit(work)
         except RuntimeError as error:  # the thread is gone
             raise ConfigurationError(f"the journal {str(self.path)!r} is closed") from error
-        try:
-            return await asyncio.shield(future)
-        except asyncio.CancelledError:
-            with suppress(Exception):
-                await future
-            raise
+        return await self._finish(running)
+
+    async def _finish(self, running: Future[T]) -> T:
+        """Wait for work of the thread to its end, however often the caller is cancelled meanwhile."""
+        future = asyncio.wrap_future(running)
+        cancelled: asyncio.CancelledError | None = None
+        while not future.done():
+            try:
+                await asyncio.wait([future])
+            except asyncio.CancelledError as error:
+                cancelled = error
+        if cancelled is not None:
+            future.exception()  # it was seen
+            raise cancelled
+        return future.result()
 
 
 def _name_of(path: Path) -> str:

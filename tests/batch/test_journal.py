@@ -102,6 +102,20 @@ async def test_cancelled_put(tmp_path: Path) -> None:
     await journal.close()
 
 
+@pytest.mark.parametrize("turns", range(3))
+async def test_cancelled_again_and_again(tmp_path: Path, turns: int) -> None:
+    """Opening that is cancelled leaves the file closed, however often it is cancelled."""
+    path = tmp_path / "batch.db"
+    opening = asyncio.create_task(opened(path))
+    for _ in range(4):
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        opening.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await opening
+    await (await opened(path)).close()
+
+
 class TestRefused:
     """Files that are not for this batch."""
 
