@@ -124,6 +124,8 @@ class OutputFile:
         return target
 
     async def _write(self, target: Path, overwrite: bool) -> None:
+        if not target.name:
+            raise DownloadError(f"the path {str(target)!r} names no file")
         if not overwrite and await in_thread(target, os.path.lexists, target):
             raise exists_error(str(target))
         async with (

@@ -12,6 +12,7 @@ import asyncio
 import errno
 import os
 import re
+import stat
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -44,8 +45,13 @@ class PartFile:
 
     def open(self) -> None:
         """Make the file, and the directory if need be."""
-        if self.target.is_dir() and not self.target.is_symlink():
-            raise IsADirectoryError(errno.EISDIR, "it is a directory")
+        with suppress(FileNotFoundError, NotADirectoryError):
+            mode = os.lstat(self.target).st_mode
+            if stat.S_ISDIR(mode):
+                raise IsADirectoryError(errno.EISDIR, "it is a directory")
+            if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode)):
+                # Renaming over it would take /dev/null, or another program's pipe, out of the system.
+                raise FileExistsError(errno.EEXIST, "it is a device, a pipe or a socket")
         try:
             self.target.parent.mkdir(parents=True, exist_ok=True)
         except FileExistsError:

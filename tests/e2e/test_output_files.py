@@ -209,13 +209,14 @@ class TestSave:
             with pytest.raises(InvalidArgumentError, match="path"):
                 await (await run.files())[0].save(path)
 
-    @pytest.mark.parametrize("path", ["", "half\ud800", "zero\0"])
-    async def test_bad_path(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str) -> None:
+    @pytest.mark.parametrize("path", ["", "/", "half\ud800", "zero\0"])
+    @pytest.mark.parametrize("overwrite", [False, True])
+    async def test_bad_path(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str, overwrite: bool) -> None:
         """A path that no file can have is our own error."""
         monkeypatch.chdir(tmp_path)
         async with finished() as (_, _, run):
             with pytest.raises(DownloadError):
-                await (await run.files())[0].save(path)
+                await (await run.files())[0].save(path, overwrite=overwrite)
         assert names_in(tmp_path) == []
 
 

@@ -196,6 +196,7 @@ class TestBad:
             pytest.param("file/below", "its directory is a file", id="in-a-file"),
             pytest.param("file/deep/below", "Not a directory", id="below-a-file"),
             pytest.param("directory", "it is a directory", id="directory"),
+            pytest.param("pipe", "it is a device, a pipe or a socket", id="pipe"),
         ],
     )
     @pytest.mark.parametrize("overwrite", [False, True])
@@ -203,11 +204,14 @@ class TestBad:
         """An error of ours names the path and why; nothing is there that was not."""
         (tmp_path / "file").touch()
         (tmp_path / "directory").mkdir()
+        if path == "pipe" and not hasattr(os, "mkfifo"):
+            pytest.skip("needs named pipes")
+        (getattr(os, "mkfifo", None) or Path.touch)(tmp_path / "pipe")
         with pytest.raises(DownloadError) as caught:
             await write(tmp_path / path, b"x", overwrite=overwrite)
         assert reason in caught.value.message
         assert caught.value.path == str(tmp_path / path)
-        assert names_in(tmp_path) == ["directory", "file"]
+        assert names_in(tmp_path) == ["directory", "file", "pipe"]
 
     async def test_body_fails(self, tmp_path: Path) -> None:
         """Whatever goes wrong while it is written goes on, and nothing is left."""
