@@ -4,6 +4,7 @@ A fault of one line is that row's (`FaultyRow`); one after which no line can be 
 """
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,10 @@ from comfycontrol_async.graph._issues import shown
 _PARQUET_ROWS = 500
 _UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 _DELIMITERS = ",;\t|"
+# Excel reads a first line `sep=;` as the delimiter of those that follow.
+_SAID_DELIMITER = re.compile(r'"?sep=(.)"?', re.IGNORECASE)
+# In no name of a column, but in every workbook, archive or text of two bytes a letter.
+_BINARY = re.compile(r"[\x00-\x08\x0e-\x1f]")
 
 
 @attrs.frozen(eq=False, repr=False)
@@ -63,11 +68,14 @@ def read_table(path: Path) -> Iterator[TableRow]:
 def _read_csv(path: Path) -> Iterator[TableRow]:
     import csv
 
-    with path.open("rb") as file:
-        encoding = "utf-16" if file.read(2) in _UTF_16 else "utf-8-sig"
+    encoding = "utf-16" if _is_utf_16(path) else "utf-8-sig"
     with path.open(encoding=encoding, newline="") as text:
-        delimiter = "\t" if path.suffix.lower() == ".tsv" else _delimiter_of(text.readline())
+        first = next(filter(str.strip, text), "")
+    said = _SAID_DELIMITER.fullmatch(first.strip("\r\n"))
+    delimiter = "\t" if path.suffix.lower() == ".tsv" else said[1] if said else _delimiter_of(first)
     with path.open(encoding=encoding, newline="") as text:
+        if said:
+            next(filter(str.strip, text))
         # strict: a quote that is never closed is an error, not one cell that holds the rest of the file.
         lines = csv.reader(text, delimiter=delimiter, strict=True)
         try:
@@ -83,6 +91,12 @@ def _read_csv(path: Path) -> Iterator[TableRow]:
             raise InvalidArgumentError(f"the table {str(path)!r}, line {lines.line_num}: {error}") from error
 
 
+def _is_utf_16(path: Path) -> bool:
+    """Tell whether a text begins as Excel and PowerShell write UTF-16."""
+    with path.open("rb") as file:
+        return file.read(2) in _UTF_16
+
+
 def _delimiter_of(line: str) -> str:
     """Return the delimiter that makes most columns of the first line; spreadsheets of many countries write `;`."""
     import csv
@@ -93,10 +107,16 @@ def _delimiter_of(line: str) -> str:
 def _header_of(path: Path, cells: list[str]) -> list[str]:
     # A table that pandas wrote with its index has one column without a name.
     header = [cell.strip() or f"column {number}" for number, cell in enumerate(cells, 1)]
-    for name in header:
-        if header.count(name) > 1:
-            raise InvalidArgumentError(f"the table {str(path)!r} has two columns {shown(name)}: rename one")
+    if any(_BINARY.search(name) for name in header):
+        raise InvalidArgumentError(f"the table {str(path)!r} is no text table: save it as CSV, in UTF-8")
+    _check_names(path, header)
     return header
+
+
+def _check_names(path: Path, names: list[str]) -> None:
+    for name in names:
+        if names.count(name) > 1:
+            raise InvalidArgumentError(f"the table {str(path)!r} has two columns {shown(name)}: rename one")
 
 
 def _csv_row(header: list[str], cells: list[str], line: int) -> TableRow:
@@ -115,13 +135,21 @@ def _csv_row(header: list[str], cells: list[str], line: int) -> TableRow:
 def _read_jsonl(path: Path) -> Iterator[TableRow]:
     number = 0
     with path.open("rb") as file:
-        for line, data in enumerate(file, 1):
+        # By bytes: a line that is no UTF-8 is that row's fault alone.
+        lines = _utf_16_lines(path) if _is_utf_16(path) else file
+        for line, data in enumerate(lines, 1):
             text = data.removeprefix(b"\xef\xbb\xbf") if line == 1 else data
             if text.strip():
                 number += 1
                 yield _json_row(text, line)
     if not number:
         raise _empty(path, "each line must hold a JSON object")
+
+
+def _utf_16_lines(path: Path) -> Iterator[bytes]:
+    with path.open(encoding="utf-16", newline="\n") as text:
+        for line in text:
+            yield line.encode("utf-8", "surrogatepass")
 
 
 def _json_row(text: bytes, line: int) -> TableRow:
@@ -144,9 +172,10 @@ def _read_parquet(path: Path) -> Iterator[TableRow]:
         raise _empty(path, "it must be a Parquet file")
     try:
         with parquet.ParquetFile(path) as file:
+            _check_names(path, file.schema_arrow.names)
             for batch in file.iter_batches(batch_size=_PARQUET_ROWS):
                 yield from batch.to_pylist()
-    except pyarrow.ArrowException as error:
+    except (pyarrow.ArrowException, ValueError, OverflowError) as error:  # the last two of a time beyond Python's
         raise InvalidArgumentError(f"the table {str(path)!r} cannot be read as Parquet: {error}") from error
 
 

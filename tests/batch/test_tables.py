@@ -37,6 +37,9 @@ GOOD: dict[str, tuple[str, bytes, list[dict[str, Any]]]] = {
     "tsv": ("rows.tsv", b"id\tprompt\n1\ta cat\n", [CAT]),
     "tsv-with-commas": ("ROWS.TSV", b"id\tprompt\n1\ta,b\n", [{"id": "1", "prompt": "a,b"}]),
     "jsonl": ("rows.jsonl", b'{"a": 1, "b": null}\n\n{"a": 1.5}\n', [{"a": 1, "b": None}, {"a": 1.5}]),
+    "empty-lines-first": ("rows.csv", b"\r\n\r\nid;prompt\r\n1;a cat\r\n", [CAT]),
+    "delimiter-of-excel": ("rows.csv", b"sep=|\r\nid|prompt\r\n1|a cat\r\n", [CAT]),
+    "jsonl-utf-16": ("rows.jsonl", '{"a": "ä"}\r\n{"a": 2}\r\n'.encode("utf-16"), [{"a": "ä"}, {"a": 2}]),
     "jsonl-bom": ("rows.jsonl", b'\xef\xbb\xbf{"a": "\xc3\xa4"}', [{"a": "ä"}]),
     "jsonl-nested": ("rows.jsonl", b'{"a": {"b": [1]}}\n', [{"a": {"b": [1]}}]),
 }
@@ -61,6 +64,8 @@ BAD: dict[str, tuple[str, bytes, str, int]] = {
     "quote-within": ("rows.csv", b'id,prompt\n1,a cat\n2,"a"x\n', "line 3", 1),
     "latin-1": ("rows.csv", b"id,prompt\n1,K\xe4se\n", "is not UTF-8 text", 0),
     "same-name-twice": ("rows.csv", b"id,id\n1,2\n", "two columns 'id'", 0),
+    "workbook": ("rows.csv", b"PK\x03\x04\x14\x00\x06\x00", "is no text table", 0),
+    "utf-16-without-mark": ("rows.csv", "id,prompt\n1,a\n".encode("utf-16-le"), "is no text table", 0),
     "no-parquet": ("rows.parquet", b"id,prompt\n" * 100, "cannot be read as Parquet", 0),
     "cut-parquet": ("rows.parquet", b"PAR1" + b"x" * 1000, "cannot be read as Parquet", 0),
 }
@@ -115,6 +120,17 @@ def test_parquet(tmp_path: Path) -> None:
     rows = list(read_table(path))
     assert [row["seed"] for row in rows if isinstance(row, dict)] == list(range(1234))
     assert rows[0] != rows[1] == {"seed": 1, "prompt": "x", "share": pytest.approx(float("nan"), nan_ok=True)}
+
+
+def test_odd_parquet(tmp_path: Path) -> None:
+    """Two columns of one name, and a time that Python cannot hold, are one error that names the file."""
+    path = tmp_path / "rows.parquet"
+    parquet.write_table(pyarrow.table([[1], [2]], names=["a", "a"]), path)
+    with pytest.raises(InvalidArgumentError, match="two columns 'a'"):
+        list(read_table(path))
+    parquet.write_table(pyarrow.table({"a": pyarrow.array([10**18], pyarrow.timestamp("us"))}), path)
+    with pytest.raises(InvalidArgumentError, match=r"rows\.parquet"):
+        list(read_table(path))
 
 
 @pytest.mark.parametrize("name", ["absent.csv", "absent.jsonl", "absent.parquet"])
