@@ -10,7 +10,7 @@ from typing import Any
 from comfycontrol_async.batch._rows import left_out
 from comfycontrol_async.errors import InvalidArgumentError
 from comfycontrol_async.graph._issues import shown
-from comfycontrol_async.runs._names import safe_name
+from comfycontrol_async.runs._names import check_widths, safe_name
 
 DEFAULT_TEMPLATE = "{key}-{index:03}{ext}"
 # What `WorkflowRun.download` fills in itself.
@@ -32,6 +32,7 @@ def check_pattern(what: str, pattern: object, *, path: bool = False) -> None:
     if not isinstance(pattern, str):
         raise InvalidArgumentError(f"{what} must be text, not {type(pattern).__name__}")
     fields = list(_pieces(what, pattern))
+    check_widths(what, pattern)
     for _, field, _, conversion in fields:
         if field is not None and (not field.strip() or field.isdigit() or set(field) & set(".[]")):
             raise InvalidArgumentError(

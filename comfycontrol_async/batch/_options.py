@@ -34,7 +34,11 @@ def _names(params: Params | None) -> tuple[str, ...] | ParamsOf | None:
         raise InvalidArgumentError(
             f"params must be names of columns, or a function of the row that returns a mapping, not {shown(params)}"
         )
-    return tuple(params)
+    names = tuple(params)
+    for name in names:
+        if not isinstance(name, str):
+            raise InvalidArgumentError(f"params must be names of columns, not {shown(name)}")
+    return names
 
 
 def _path(what: str, path: object) -> Path | None:

@@ -8,6 +8,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Sequence
 from pathlib import PurePosixPath
+from string import Formatter
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -21,6 +22,8 @@ _UNSAFE = re.compile(
 # In bytes: what file systems count; 255 is the usual bound.
 _LONGEST_NAME = 200
 _LONGEST_EXTENSION = 12
+# A width or precision that no file name needs.
+_WIDE = re.compile(r"\d{4}")
 
 # Device names of Windows, reserved with any extension (Microsoft: "Naming Files, Paths, and Namespaces").
 _DEVICES = frozenset(
@@ -146,10 +149,25 @@ def target_names(template: str, extensions: Sequence[str], *, name: str, id: str
     return names
 
 
+def check_widths(what: str, template: str) -> None:
+    """Refuse a field that would be padded to thousands of characters, and take the memory for them.
+
+    Raises:
+        InvalidArgumentError: there is one.
+    """
+    try:
+        wide = [field for _, field, spec, _ in Formatter().parse(template) if spec and _WIDE.search(spec)]
+    except ValueError:
+        return  # filling it in says what is wrong
+    if wide:
+        raise InvalidArgumentError(f"{what} {template!r:.200} cannot be filled in: {{{wide[0]}}} is too wide")
+
+
 def _filled(template: str, name: str, fields: dict[str, Any]) -> str:
     """Return the filled template, with as much of the name as leaves it short enough."""
     if not isinstance(template, str):
         raise InvalidArgumentError(f"the template must be text, not {type(template).__name__}")
+    check_widths("the template", template)
     name = _without_unsafe(name)
     while True:
         try:

@@ -33,6 +33,8 @@ def options(**given: Any) -> BatchOptions:
         pytest.param({"name": "{a.b}"}, "is not the name of a column", id="name-attribute"),
         pytest.param({"name": "{a!x}"}, "is no conversion", id="name-conversion"),
         pytest.param({"name": "{key"}, "cannot be filled in", id="name-brace"),
+        pytest.param({"name": "{key:999999999}"}, "too wide", id="name-width"),
+        pytest.param({"params": ["prompt", 5]}, "params must be names", id="params-number"),
         pytest.param({"tags": ("a,b",)}, "comma", id="tag"),
         pytest.param({"tags": "gpu"}, "tags must be a list", id="tags-text"),
         pytest.param({"params": "prompt"}, "params must be names", id="params-text"),

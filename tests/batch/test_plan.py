@@ -43,10 +43,10 @@ class TestPlan:
         """Requests for submits, outputs and looks, and the time in which the limit lets them through."""
         assert plan_batch(n, outputs=outputs, limits=state) == plan
 
-    @pytest.mark.parametrize("n", [-1, 1.5, "10", True, None])
+    @pytest.mark.parametrize("n", [-1, 1.5, "10", True, None, 10**400])
     def test_bad(self, n: Any) -> None:
         """A number that is none is refused."""
-        with pytest.raises(InvalidArgumentError, match="n must be a whole number"):
+        with pytest.raises(InvalidArgumentError, match="n must be"):
             plan_batch(n, outputs=True, limits=limits())
 
     def test_of_a_client(self) -> None:

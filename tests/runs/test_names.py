@@ -146,6 +146,7 @@ class TestTargets:
             "{name.nothing}",
             "{index:%d}",
             "{name:>9999999999999}",
+            "{index:999999999}",
             5,
             None,
         ],
