@@ -277,7 +277,7 @@ def test_all_is_sorted_and_true(name: str) -> None:
         assert hasattr(module, exported)
 
 
-@pytest.mark.parametrize("name", ["limits", "models", "resources", "testing"])
+@pytest.mark.parametrize("name", ["limits", "models", "resources"])
 def test_packages_only_export(name: str) -> None:
     """An `__init__` re-exports, and does nothing else."""
     for node in modules()[name].tree.body:
@@ -286,32 +286,40 @@ def test_packages_only_export(name: str) -> None:
         assert docstring or exports or isinstance(node, (ast.Import, ast.ImportFrom)), ast.unparse(node)
 
 
-def test_root_loads_what_it_exports_when_used() -> None:
-    """The root's three lists agree: what type checkers see, `__all__`, and where each name is loaded from."""
+@pytest.mark.parametrize(
+    ("package", "name"),
+    [pytest.param(comfycontrol_async, "LocalLimiter", id="root"), pytest.param(testing, "FakeClock", id="testing")],
+)
+def test_exports_are_loaded_when_used(package: ModuleType, name: str) -> None:
+    """The three lists agree: what type checkers see, `__all__`, and where each name is loaded from."""
+    place = package.__name__
     (checked,) = (
-        node for node in modules()[""].tree.body if isinstance(node, ast.If) and not node.orelse and len(node.body) > 2
+        node
+        for node in modules()[place.removeprefix(PACKAGE).removeprefix(".")].tree.body
+        if isinstance(node, ast.If) and not node.orelse and len(node.body) > 2
     )
     seen = {
-        alias.name: f"{node.module}".removeprefix(f"{PACKAGE}.")
+        alias.name: f"{node.module}".removeprefix(f"{place}.")
         for node in checked.body
         if isinstance(node, ast.ImportFrom)
         for alias in node.names
     }
-    assert seen == comfycontrol_async._HOME_OF
-    assert {*seen, "__version__"} == {*comfycontrol_async.__all__}
-    assert {*comfycontrol_async.__all__} <= {*dir(comfycontrol_async)}
+    assert seen == package._HOME_OF
+    assert {*seen} | ({"__version__"} if package is comfycontrol_async else set()) == {*package.__all__}
+    assert {*package.__all__} <= {*dir(package)}
+    # What every run of pytest loads where we are installed, used or not.
     code = f"""
-import sys, {PACKAGE}
+import sys, {PACKAGE}.testing.pytest_plugin
 assert not [name for name in sys.modules if name.startswith(("aiohttp", "cattrs"))]
-from {PACKAGE} import *
-assert {PACKAGE}.limits.LocalLimiter is LocalLimiter
+from {place} import *
+assert {place}.{name} is {name}
 try:
-    {PACKAGE}.Nothing
+    {place}.Nothing
 except AttributeError as error:
     print(error)
 """
     result = run(code)
-    assert (result.stdout.strip(), result.stderr) == (f"module '{PACKAGE}' has no attribute 'Nothing'", "")
+    assert (result.stdout.strip(), result.stderr) == (f"module '{place}' has no attribute 'Nothing'", "")
 
 
 def test_facade_exports_everything_public() -> None:
