@@ -19,6 +19,7 @@ import pytest
 from aiohttp.client_proto import ResponseHandler
 from aioresponses.compat import stream_reader_factory
 from hypothesis import settings
+from hypothesis.internal.conjecture import providers
 
 from comfycontrol_async import ComfyControl, LocalLimiter, RetryPolicy
 from support.scripted import BASE_URL, TOKEN, ScriptedApi
@@ -61,6 +62,16 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 settings.register_profile("tests", deadline=None, max_examples=30, derandomize=True)
 settings.register_profile("thorough", deadline=None, max_examples=300)
 settings.load_profile("tests")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Leave the constants of the package's source to the thorough profile.
+
+    Hypothesis mixes them into its examples: other ones in each worker, as they are those of the modules that happen to
+    be loaded, and each worker of a fresh clone parses every module for them.
+    """
+    if config.getoption("--hypothesis-profile") != "thorough":
+        pytest.MonkeyPatch().setattr(providers, "_get_local_constants", lambda: providers._local_constants)
 
 
 @pytest.hookimpl(wrapper=True)

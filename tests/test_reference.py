@@ -5,13 +5,15 @@ import re
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pdoc.doc
 import pytest
 
 import comfycontrol_async
 from comfycontrol_async import ComfyControl, limits, models, resources, testing
+
+if TYPE_CHECKING:
+    from pdoc.doc import Doc, Namespace
 
 CONTRIBUTING = Path(__file__).parents[1] / ".github" / "CONTRIBUTING.md"
 # What the contract calls public beside the root (section "Shape" of how we write it, in CONTRIBUTING).
@@ -27,33 +29,37 @@ def rendered_modules() -> list[str]:
     return ["comfycontrol_async", *(f"comfycontrol_async.{name}" for name in command[1].split())]
 
 
-def members(doc: pdoc.doc.Namespace[Any]) -> Iterator[pdoc.doc.Doc[Any]]:
+def members(doc: "Namespace[Any]") -> "Iterator[Doc[Any]]":
     """Yield everything that a page shows, classes' own members included."""
+    from pdoc.doc import Class  # only where it is used: each worker of the suite collects this file
+
     for member in doc.members.values():
         if member.name.startswith("_") and member.name != "__init__":
             continue
         yield member
-        if isinstance(member, pdoc.doc.Class):
+        if isinstance(member, Class):
             yield from members(member)
 
 
 @pytest.fixture(scope="module")
-def reference() -> dict[str, pdoc.doc.Doc[Any]]:
+def reference() -> "dict[str, Doc[Any]]":
     """Return what the reference shows, by qualified name."""
+    from pdoc.doc import Module
+
     if not CONTRIBUTING.exists():
         pytest.skip("the reference is made from a checkout")
     for name in comfycontrol_async.__all__:  # as the star of the command does: the root loads a name when it is used
         getattr(comfycontrol_async, name)
-    found: dict[str, pdoc.doc.Doc[Any]] = {}
+    found: dict[str, Doc[Any]] = {}
     for name in rendered_modules():
         if name.endswith(".fastapi") and find_spec("fastapi") is None:  # of the group `examples`
             continue
-        for member in members(pdoc.doc.Module.from_name(name)):
+        for member in members(Module.from_name(name)):
             found.setdefault(member.qualname, member)
     return found
 
 
-def test_nothing_public_is_left_out(reference: dict[str, pdoc.doc.Doc[Any]]) -> None:
+def test_nothing_public_is_left_out(reference: "dict[str, Doc[Any]]") -> None:
     """Every exported name is there, and every public method of its classes."""
     missing = []
     for module in PUBLIC:
@@ -68,7 +74,7 @@ def test_nothing_public_is_left_out(reference: dict[str, pdoc.doc.Doc[Any]]) -> 
     assert missing == []
 
 
-def test_every_endpoint_is_there(reference: dict[str, pdoc.doc.Doc[Any]]) -> None:
+def test_every_endpoint_is_there(reference: "dict[str, Doc[Any]]") -> None:
     """The 22 endpoints are methods of the resources, each with its words."""
     comfy = ComfyControl("cfc_reference", base_url="https://reference.test")
     found = []
@@ -80,12 +86,12 @@ def test_every_endpoint_is_there(reference: dict[str, pdoc.doc.Doc[Any]]) -> Non
     assert [name for name in found if not reference[name].docstring] == []
 
 
-def test_everything_has_its_words(reference: dict[str, pdoc.doc.Doc[Any]]) -> None:
+def test_everything_has_its_words(reference: "dict[str, Doc[Any]]") -> None:
     """Classes, functions and properties of ours say what they are; plain fields are described by their class."""
     bare = []
     for name, doc in reference.items():
         ours = doc.modulename.startswith("comfycontrol_async") and not doc.name.startswith("__")
-        described = isinstance(doc, (pdoc.doc.Class, pdoc.doc.Function))
+        described = doc.kind in ("class", "function")
         if ours and described and not doc.docstring.strip():
             bare.append(name)
     assert bare == []

@@ -29,6 +29,8 @@ class Later:
         self.name = name
 
     def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):  # pytest looks for its own marks while it collects
+            raise AttributeError(name)
         return getattr(importlib.import_module(self.name), name)
 
 

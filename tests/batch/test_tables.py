@@ -5,9 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import pyarrow
 import pytest
-from pyarrow import parquet
 
 from comfycontrol_async import ConfigurationError, InvalidArgumentError
 from comfycontrol_async.batch._rows import count_rows, walk
@@ -114,6 +112,9 @@ async def test_bad(tmp_path: Path, kind: str) -> None:
 
 def test_parquet(tmp_path: Path) -> None:
     """A Parquet file gives plain values, more rows than are held at once, and nulls as None."""
+    import pyarrow  # only where it is used: each worker of the suite collects this file
+    from pyarrow import parquet
+
     path = tmp_path / "rows.parquet"
     table = pyarrow.table({"seed": range(1234), "prompt": [None, *("x" * 1233)], "share": [float("nan")] * 1234})
     parquet.write_table(table, path)
@@ -149,6 +150,7 @@ def test_directory(tmp_path: Path) -> None:
 
 def test_without_pyarrow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without pyarrow a Parquet file says what to install, and other tables need nothing."""
+    pyarrow = importlib.import_module("pyarrow")
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(ConfigurationError, match=r"pip install 'comfycontrol-async\[tables\]'"):
         next(read_table(written(tmp_path, "rows.parquet", b"PAR1")))

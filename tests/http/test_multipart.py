@@ -317,17 +317,17 @@ def test_upload_limit(tmp_path: Path, over: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    "value",
+    "make",
     [
-        pytest.param("ü" * (MAX_UPLOAD // 2), id="text-counts-in-bytes"),
-        pytest.param(File(b"x" * MAX_UPLOAD), id="bytes"),
-        pytest.param(File(io.BytesIO(b"x" * (MAX_UPLOAD + 100))), id="stream"),
+        pytest.param(lambda: "ü" * (MAX_UPLOAD // 2), id="text-counts-in-bytes"),
+        pytest.param(lambda: File(b"x" * MAX_UPLOAD), id="bytes"),
+        pytest.param(lambda: File(io.BytesIO(b"x" * (MAX_UPLOAD + 100))), id="stream"),
     ],
 )
-def test_upload_limit_of_any_source(value: str | File) -> None:
+def test_upload_limit_of_any_source(make: Callable[[], str | File]) -> None:
     """Whatever it comes from, more than 50 MB is refused."""
     with pytest.raises(InvalidArgumentError, match="at most 50,000,000"):
-        prepare([("$a", value)])
+        prepare([("$a", make())])
 
 
 def test_endless_stream() -> None:
