@@ -125,6 +125,9 @@ def test_parquet(tmp_path: Path) -> None:
 
 def test_odd_parquet(tmp_path: Path) -> None:
     """Two columns of one name, and a time that Python cannot hold, are one error that names the file."""
+    import pyarrow
+    from pyarrow import parquet
+
     path = tmp_path / "rows.parquet"
     parquet.write_table(pyarrow.table([[1], [2]], names=["a", "a"]), path)
     with pytest.raises(InvalidArgumentError, match="two columns 'a'"):
