@@ -48,8 +48,9 @@ def reference() -> "dict[str, Doc[Any]]":
 
     if not CONTRIBUTING.exists():
         pytest.skip("the reference is made from a checkout")
-    for name in comfycontrol_async.__all__:  # as the star of the command does: the root loads a name when it is used
-        getattr(comfycontrol_async, name)
+    for lazy in (comfycontrol_async, testing):  # as the stars of the command do: they load a name when it is used
+        for name in lazy.__all__:
+            getattr(lazy, name)
     found: dict[str, Doc[Any]] = {}
     for name in rendered_modules():
         if name.endswith(".fastapi") and find_spec("fastapi") is None:  # of the group `examples`
