@@ -163,7 +163,8 @@ class Watcher:
             self._emit(known, None)
             few = len(self._watched) <= self.policy.max_streams and not batch
             if self._streams.room > 0 and (few or (outputs and not self._durations.expected())):
-                self._streams.start(watched, self._bulk.open)
+                # One that brings the outputs along does the work of the request for them, so it goes in its lane.
+                self._streams.start(watched, (self._direct if outputs else self._bulk).open)
         watched.outputs = watched.outputs or outputs
         if watched.stream is None:
             self._ensure_polling()
@@ -207,11 +208,12 @@ class Watcher:
     # Streams
 
     def _open_late_streams(self, now: float) -> None:
-        """Open streams for those whose outputs are wanted and that should end within the next moment."""
+        """Open streams for those whose outputs are wanted and that should end soon after their turn comes."""
         room, expected = self._streams.room, self._durations.expected()
         if room <= 0 or expected is None:
             return
-        soon = now - expected + _LEAD * self.policy.min_interval
+        turn = now + self.limits().next_free_in
+        soon = turn - expected + _LEAD * self.policy.min_interval
         due = [watched for watched in self._polled() if watched.outputs and watched.created <= soon]
         for watched in sorted(due, key=lambda one: one.created)[:room]:
             if watched.failed < MOST_FAILED:

@@ -132,25 +132,28 @@ async def listening(port: int) -> None:
 
 
 async def test_service(tmp_path: Path) -> None:
-    """Four workers serve a hundred clients at once from one budget, without a 429."""
-    await serve_clients(tmp_path, SPEED)
+    """Four workers serve a hundred clients at once, each with a key, from one budget, without a 429."""
+    await serve_clients(tmp_path, SPEED, keys=True)
 
 
 @pytest.mark.slow
 async def test_service_at_the_real_limit(tmp_path: Path) -> None:
-    """Half of a hundred clients have their picture after at most 0.65 of the time that all take."""
-    times = await serve_clients(tmp_path, 1.0)
+    """Half of a hundred clients have their picture after at most 0.65 of the time that all take.
+
+    Without keys: under saturation a key's second look takes its turn too, which is one window later.
+    """
+    times = await serve_clients(tmp_path, 1.0, keys=False)
     assert statistics.median(times) <= 0.65 * times[-1]
 
 
-async def serve_clients(folder: Path, speed: float) -> list[float]:
+async def serve_clients(folder: Path, speed: float, *, keys: bool) -> list[float]:
     """Let a hundred clients ask the service at once, and return after how long each had its picture."""
     port = free_port()
     command = ["-m", "uvicorn", "service:app", "--workers", "4", "--port", str(port), "--log-level", "warning"]
     with serving(speed, duration=4.0) as server, Program(command, folder, environment(server, folder)):
         await listening(port)
         began = time.monotonic()
-        answers = await asyncio.gather(*(picture_of(port, number) for number in range(100)))
+        answers = await asyncio.gather(*(picture_of(port, number, keys) for number in range(100)))
         times = sorted(moment - began for moment, _, _ in answers)
         print(
             f"all after {times[-1]:.1f} s, half after {statistics.median(times):.1f} s, {len(server.requests)} requests"
@@ -167,10 +170,11 @@ async def serve_clients(folder: Path, speed: float) -> list[float]:
     return times
 
 
-async def picture_of(port: int, number: int) -> tuple[float, list[str], bytes]:
+async def picture_of(port: int, number: int, keys: bool) -> tuple[float, list[str], bytes]:
     """Submit a picture, follow it, fetch it, over a connection of one's own."""
     async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as session:
-        async with session.post("/pictures", json={"color": number, "key": f"client-{number}"}) as response:
+        wanted = {"color": number, "key": f"client-{number}" if keys else None}
+        async with session.post("/pictures", json=wanted) as response:
             assert response.status == 202, await response.text()
             id = (await response.json())["id"]
         states = [state async for state in states_of(session, id)]

@@ -28,7 +28,7 @@ from comfycontrol_async.runs._ledger import Ledger
 from comfycontrol_async.runs._route import Route
 from comfycontrol_async.runs._state import State, merge
 from comfycontrol_async.runs._watch import Watcher
-from support.fake_service import FakeLimiter, Record, World, event
+from support.fake_service import FakeLimiter, FakeService, Record, World, event
 
 DOWN = ServerError(503, "down", "GET", "/v1/workflow")
 
@@ -429,6 +429,35 @@ class TestPages:
         assert sum(len(update.outputs) for update in world.updates) >= 40
         assert len(world.service.asked) <= 130
 
+    @pytest.mark.parametrize("turn, asked", [(0.0, 18.0), (10.0, 8.0)], ids=["free", "10-s"])
+    async def test_late_streams_in_line(self, world: WatchWorld, turn: float, asked: float) -> None:
+        """A late stream gets into the limiter's line so early that its turn comes when its workflow should end."""
+        for _ in range(5):
+            world.submit(20.0, batch=True, outputs=False)
+        await world.clock.advance(30.0)
+        world.limiter.next_free_in = turn
+        world.submit(20.0, batch=True)
+        await world.clock.advance(asked - 1.5)
+        assert world.service.count("subscribe") == 0
+        await world.clock.advance(3.0)
+        assert world.service.count("subscribe") == 1
+
+    async def test_lane(self) -> None:
+        """A stream that brings the outputs along goes in the client's own lane; one for the state alone in BULK."""
+        world = WatchWorld()
+        bulk, own = FakeService(world.clock), FakeService(world.clock)
+        routes = [Route(service.send, service.resource(), service.open) for service in (bulk, own)]
+        watcher = Watcher(*routes, WatchPolicy(), lambda: world.limiter, Ledger(world.clock), world.clock)
+        for outputs, service in ((True, own), (False, bulk)):
+            id = service.add(5.0)
+            known = merge(None, await service.resource().get(id))
+            service.asked.clear()
+            states = watcher.follow(known, outputs=outputs)
+            task = asyncio.create_task(_read(states))
+            await world.clock.advance(10.0)
+            assert (await task)[-1].status == "completed"
+            assert service.asked == [f"GET /v1/workflow/{id}/subscribe"]
+
     async def test_no_streams_for_states(self, world: WatchWorld) -> None:
         """In a batch that wants no outputs there is no stream at all."""
         for _ in range(5):
@@ -752,6 +781,11 @@ async def test_slow_reader(world: WatchWorld) -> None:
         assert (await first).status == "running"
         assert (await anext(updates)).status == "completed"
         assert await anext(updates, None) is None
+
+
+async def _read(states: AsyncGenerator[State, None]) -> list[State]:
+    async with aclosing(states):
+        return [state async for state in states]
 
 
 async def test_learning() -> None:

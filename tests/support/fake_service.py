@@ -107,6 +107,7 @@ class FakeService:
     async def open(self, request: Request[Any]) -> Stream:
         """Open a stream, as `Pipeline.open` does."""
         line = self._note(request)
+        await self.before(line)
         await self.clock.sleep(self.latency)
         self.fault(line)
         return _FakeStream(self, self._record(request))
@@ -249,10 +250,11 @@ class _FakeStream(Stream):
 
 
 class FakeLimiter:
-    """A limiter without a limit, which says that so many wait in each lane."""
+    """A limiter without a limit, which says that so many wait in each lane, and a newcomer for so many seconds."""
 
     def __init__(self) -> None:
         self.waiting = dict.fromkeys(Priority, 0)
+        self.next_free_in = 0.0
 
     async def acquire(
         self, priority: Priority = Priority.NORMAL, *, max_wait: float | None = None, stage: Stage = Stage.OTHER
@@ -273,7 +275,7 @@ class FakeLimiter:
             waiting=dict(self.waiting),
             cooldown=0.0,
             pacing="burst",
-            next_free_in=0.0,
+            next_free_in=self.next_free_in,
         )
 
 
