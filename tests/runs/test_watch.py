@@ -429,7 +429,7 @@ class TestPages:
         assert sum(len(update.outputs) for update in world.updates) >= 40
         assert len(world.service.asked) <= 130
 
-    @pytest.mark.parametrize("turn, asked", [(0.0, 18.0), (10.0, 8.0)], ids=["free", "10-s"])
+    @pytest.mark.parametrize(("turn", "asked"), [(0.0, 18.0), (10.0, 8.0)], ids=["free", "10-s"])
     async def test_late_streams_in_line(self, world: WatchWorld, turn: float, asked: float) -> None:
         """A late stream gets into the limiter's line so early that its turn comes when its workflow should end."""
         for _ in range(5):
