@@ -446,8 +446,8 @@ class TestPages:
         """A stream that brings the outputs along goes in the client's own lane; one for the state alone in BULK."""
         world = WatchWorld()
         bulk, own = FakeService(world.clock), FakeService(world.clock)
-        routes = [Route(service.send, service.resource(), service.open) for service in (bulk, own)]
-        watcher = Watcher(*routes, WatchPolicy(), lambda: world.limiter, Ledger(world.clock), world.clock)
+        lanes = [Route(service.send, service.resource(), service.open) for service in (bulk, own)]
+        watcher = Watcher(lanes[0], lanes[1], WatchPolicy(), lambda: world.limiter, world.ledger, world.clock)
         for outputs, service in ((True, own), (False, bulk)):
             id = service.add(5.0)
             known = merge(None, await service.resource().get(id))
