@@ -264,7 +264,7 @@ async def test_batch_of_3000(tmp_path: Path) -> None:
 
 
 async def test_worker(tmp_path: Path) -> None:
-    """Sixty tasks over three workers, one killed, one task delivered again while it runs: 60 workflows, none doubled."""
+    """Sixty tasks over three workers, one of them killed, one task delivered twice at a time: none is doubled."""
     from support.redis_server import RedisServer, servers
 
     tasks = 60
