@@ -2,10 +2,9 @@
 
 One event stream costs one request for four minutes and brings the outputs with its last event: so few are watched by
 stream. A listing page tells of 100 workflows for one request: so many are watched by pages, chosen by `_watch_plan`.
-Stragglers, whose place in the listing is not known, are fetched by their ids. All of it runs in the BULK lane.
-
-When many are waited for whose outputs are wanted, the few streams there may be are opened late, for those that should
-end next: such a stream does the work of the request for the outputs, in the same lane, and tells of the end besides.
+Stragglers, whose place in the listing is not known, are fetched by their ids. All of it runs in the BULK lane, but for
+streams that bring wanted outputs: they do the work of the request for these, in its lane, and tell of the end besides.
+When many are waited for, such streams are opened late, for those that should end next.
 
 There is one task that polls and one for each stream, as long as any caller waits, and none after.
 """
@@ -163,7 +162,6 @@ class Watcher:
             self._emit(known, None)
             few = len(self._watched) <= self.policy.max_streams and not batch
             if self._streams.room > 0 and (few or (outputs and not self._durations.expected())):
-                # One that brings the outputs along does the work of the request for them, so it goes in its lane.
                 self._streams.start(watched, (self._direct if outputs else self._bulk).open)
         watched.outputs = watched.outputs or outputs
         if watched.stream is None:
