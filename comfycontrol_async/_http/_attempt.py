@@ -5,6 +5,7 @@ headers come there is a bound of our own on silence: aiohttp drops its timer at 
 none while an upload stands still.
 """
 
+import asyncio
 from collections.abc import Coroutine
 from functools import partial
 from typing import Any
@@ -34,8 +35,9 @@ class Attempt:
     Args:
         permit: settled here.
         silence: seconds without progress until the response headers are here; None for no bound.
-        has_total: whether the transport bounds the whole attempt, which is enough unless it uploads.
-        clock: whose timer the bound is.
+        clock: whose timer that bound is where there is no limit.
+        limit: of a request that is written at once: narrowed here when it is written, to the bound on silence.
+        until: the moment of the loop's clock at which the whole attempt ends.
     """
 
     # Whether the request was given to aiohttp; was written; and whether it reports that it is written. Defaults of the
@@ -47,11 +49,19 @@ class Attempt:
     _moved = 0
     _looks = 0
 
-    def __init__(self, permit: Permit, silence: float | None, has_total: bool, clock: Clock) -> None:
+    def __init__(
+        self,
+        permit: Permit,
+        silence: float | None,
+        clock: Clock,
+        limit: asyncio.Timeout | None = None,
+        until: float | None = None,
+    ) -> None:
         self.permit = permit
+        self.limit = limit
         self._silence = silence
-        self._has_total = has_total
         self._clock = clock
+        self._until = until
 
     async def __call__(
         self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
@@ -69,6 +79,8 @@ class Attempt:
         if isinstance(request, CountedRequest):
             request.attempt = self
             self.reports = True
+        else:
+            self._narrow()
         for _ in range(_MOST_STALE):
             try:
                 return await handler(request)
@@ -108,7 +120,9 @@ class Attempt:
             self.permit.sent(watch_arrival(transport, state, request.size_of_headers()))
         else:
             self.permit.sent(watch_arrival(transport))
-        if self._silence is not None and (uploads or not self._has_total):
+        if self.limit is not None:
+            self._narrow()
+        elif self._silence is not None:
             self._watch(uploads, connection, self._silence)
 
     def end(self, answer: aiohttp.ClientResponse | None = None) -> None:
@@ -120,6 +134,16 @@ class Attempt:
         if connection is not None and connection.protocol is not None and connection.protocol.read_timeout is None:
             connection.protocol.read_timeout = self._silence
             connection.protocol.start_timeout()
+
+    def _narrow(self) -> None:
+        """Let the limit end after so many seconds of silence, or with the whole attempt."""
+        if self.limit is None:
+            return
+        end = self._until
+        if self._silence is not None:
+            silent = asyncio.get_running_loop().time() + self._silence
+            end = silent if end is None or silent < end else end
+        self.limit.reschedule(end)
 
     def _watch(self, uploads: bool, connection: aiohttp.connector.Connection, silence: float) -> None:
         """Break the connection when nothing moves for `silence` seconds until the headers are here."""

@@ -44,7 +44,7 @@ class Transport:
         self._headers = CIMultiDict(headers)
         self._json_headers = CIMultiDict(headers | {"Content-Type": "application/json"})
         self._stream_headers = CIMultiDict(headers | {"Accept": "text/event-stream, application/json"})
-        self._timeouts: dict[Timeouts, aiohttp.ClientTimeout] = {}
+        self._timeouts: dict[tuple[Timeouts, bool], aiohttp.ClientTimeout] = {}
         # The server's Date as it last came, and when that was.
         self._dated: tuple[str | None, float] = (None, 0.0)
         self.bind = sessions.bind
@@ -56,11 +56,11 @@ class Transport:
             ResponseFormatError: the answer is larger than any that the API gives.
         """
         if request.form is None:
-            limit = asyncio.timeout(timeouts.total)
-            answer = await self._send(request, permit, timeouts, request.body, limit)
+            until = _moment_in(timeouts.total)
+            answer = await self._send(request, permit, timeouts, request.body, _limit_of(timeouts, until), until)
             if isinstance(answer, Failure):
                 return answer
-            return await self._read(request, answer, limit.when())
+            return await self._read(request, answer, until)
         async with AsyncExitStack() as files:  # they stay open until the answer was read
             try:
                 data = await files.enter_async_context(_open_form(request.form))
@@ -102,9 +102,10 @@ class Transport:
         timeouts: Timeouts,
         data: bytes | aiohttp.FormData | None,
         limit: asyncio.Timeout | None = None,
+        until: float | None = None,
     ) -> aiohttp.ClientResponse | Failure:
         """Send the request, wait for the response headers, within the limit if there is one, and settle the permit."""
-        attempt = Attempt(permit, timeouts.read, limit is not None and timeouts.total is not None, self._clock)
+        attempt = Attempt(permit, timeouts.read, self._clock, limit, until)
         answer: aiohttp.ClientResponse | None = None
         try:
             async with limit or asyncio.timeout(None):
@@ -139,7 +140,7 @@ class Transport:
             headers=self._headers_of(request),
             allow_redirects=False,
             raise_for_status=False,  # a given session may say otherwise
-            timeout=self._timeout(timeouts),
+            timeout=self._timeout(timeouts, attempt.limit is not None),
             proxy=self.sessions.proxy,
             # Middlewares given per request replace those of the session, which aiohttp has no public way to read.
             middlewares=(*getattr(session, "_middlewares", ()), attempt),
@@ -160,16 +161,17 @@ class Transport:
         url = URL(self._prefix + request.path)
         return url.update_query(request.query) if request.query else url
 
-    def _timeout(self, timeouts: Timeouts) -> aiohttp.ClientTimeout:
-        found = self._timeouts.get(timeouts)
+    def _timeout(self, timeouts: Timeouts, limited: bool) -> aiohttp.ClientTimeout:
+        found = self._timeouts.get((timeouts, limited))
         if found is None:
-            found = self._timeouts[timeouts] = aiohttp.ClientTimeout(
+            found = self._timeouts[timeouts, limited] = aiohttp.ClientTimeout(
                 # The total is ours: when aiohttp's ends in the same turn of the loop in which the task is cancelled,
                 # the cancellation is lost (its timer counts it twice where two of its blocks are nested).
                 total=None,
                 connect=timeouts.connect,
                 sock_connect=timeouts.connect,
-                sock_read=timeouts.read,
+                # Two timers of the loop for each request, which a limit of ours on the headers makes needless.
+                sock_read=None if limited else timeouts.read,
             )
         return found
 
@@ -208,6 +210,12 @@ class Transport:
         response = Response(answer.status, answer.headers, body)
         error = error_of(response, request.method, request.path, self._clock.utcnow(), self._clean)
         return Failure(fate_of(answer.status), error)
+
+
+def _limit_of(timeouts: Timeouts, until: float | None) -> asyncio.Timeout:
+    """Return the limit of an attempt, which `Attempt` narrows once the request is written. aiohttp bounds connecting."""
+    connect, total = timeouts.connect, timeouts.total
+    return asyncio.timeout_at(until if connect is None or (total is not None and total < connect) else None)
 
 
 def _moment_in(seconds: float | None) -> float | None:

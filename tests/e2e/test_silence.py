@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from typing import Any
 
+import aiohappyeyeballs
 import aiohttp
 import pytest
 from aiohttp import web
@@ -58,6 +59,51 @@ class TestSilence:
             with pytest.raises((RequestTimeoutError, SubmitOutcomeUnknownError)) as caught:
                 await asyncio.wait_for(calls[kind](), 10)
         assert isinstance(caught.value if kind != "upload" else caught.value.__cause__, RequestTimeoutError)
+
+    @pytest.mark.parametrize("total", [None, 60.0], ids=["no-total", "total"])
+    @pytest.mark.parametrize("given", [False, True], ids=["own-session", "given-session"])
+    @pytest.mark.parametrize("said", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{"], ids=["all", "body"])
+    async def test_silent(self, said: bytes, given: bool, total: float | None) -> None:
+        """Silence before the headers or within the body ends a call, long before the total and without one."""
+
+        async def fall_silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(said)
+            await reader.read(65536)  # until the client goes
+
+        async with AsyncExitStack() as stack:
+            port = await stack.enter_async_context(raw_server(fall_silent))
+            session = await stack.enter_async_context(aiohttp.ClientSession()) if given else None
+            timeouts = Timeouts(read=0.2, total=total)
+            comfy = await stack.enter_async_context(
+                client_at(f"http://127.0.0.1:{port}", session=session, timeouts=timeouts, retry=ONCE)
+            )
+            with pytest.raises(RequestTimeoutError):
+                await asyncio.wait_for(comfy.user.get(), 10)
+
+    async def test_silence_begins_when_it_is_written(self) -> None:
+        """A connection that took long to be made leaves an answer its whole time."""
+
+        start_connection = aiohappyeyeballs.start_connection
+
+        async def connect_slowly(**options: Any) -> socket.socket:
+            await asyncio.sleep(0.5)
+            return await start_connection(**options)
+
+        async def answer_slowly(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            await asyncio.sleep(0.5)
+            body = json.dumps(USER).encode()
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+            await writer.drain()
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(aiohappyeyeballs, "start_connection", connect_slowly)
+            async with (
+                raw_server(answer_slowly) as port,
+                client_at(f"http://127.0.0.1:{port}", timeouts=Timeouts(read=0.9), retry=ONCE) as comfy,
+            ):
+                assert (await comfy.user.get()).name == USER["name"]
 
     async def test_an_upload_that_stands_still(self) -> None:
         """A server that stops reading ends an upload, although its end was never written."""
