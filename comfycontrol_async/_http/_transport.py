@@ -213,7 +213,7 @@ class Transport:
 
 
 def _limit_of(timeouts: Timeouts, until: float | None) -> asyncio.Timeout:
-    """Return the limit of an attempt, which `Attempt` narrows once the request is written. aiohttp bounds connecting."""
+    """Return the limit of an attempt, which narrows it once the request is written; aiohttp bounds connecting."""
     connect, total = timeouts.connect, timeouts.total
     return asyncio.timeout_at(until if connect is None or (total is not None and total < connect) else None)
 
