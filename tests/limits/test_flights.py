@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 
 from comfycontrol_async.limits import LocalLimiter, Permit
-from comfycontrol_async.limits._scheduler import Scheduler
 from comfycontrol_async.limits.file import FileLimiter
 from comfycontrol_async.testing import FakeClock
 
 PERIOD, GUARD = 10.0, 0.002
+
+AnyLimiter = LocalLimiter | FileLimiter
 
 
 @pytest.fixture
@@ -21,14 +22,14 @@ def clock() -> FakeClock:
 
 
 @pytest.fixture(params=["local", "file"])
-def limiter(request: pytest.FixtureRequest, clock: FakeClock, tmp_path: Path) -> Scheduler:
+def limiter(request: pytest.FixtureRequest, clock: FakeClock, tmp_path: Path) -> AnyLimiter:
     """Make a limiter of two in ten seconds, over each store that a fake clock serves."""
     if request.param == "local":
         return LocalLimiter(2, PERIOD, clock=clock)
     return FileLimiter(tmp_path / "slots", limit=2, period=PERIOD, clock=clock)
 
 
-async def free_at(limiter: Scheduler, clock: FakeClock, used: int = 0, most: float = 60.0) -> float:
+async def free_at(limiter: AnyLimiter, clock: FakeClock, used: int = 0, most: float = 60.0) -> float:
     """Return the moment at which no more than so many slots are taken, to 0.1 s."""
     end = clock.monotonic() + most
     while limiter.snapshot().used > used:
@@ -55,7 +56,7 @@ def answers(*words: bool | None) -> Callable[[], bool | None]:
     ],
     ids=["at once", "half a second later", "after a stall"],
 )
-async def test_word(limiter: Scheduler, clock: FakeClock, words: tuple[bool, ...], given_up_at: float) -> None:
+async def test_word(limiter: AnyLimiter, clock: FakeClock, words: tuple[bool, ...], given_up_at: float) -> None:
     """It is asked at 3 s and every 0.5 s; a yes frees the slot a period later, whenever the answer comes."""
     began = clock.monotonic()
     permit = await limiter.acquire()
@@ -67,7 +68,7 @@ async def test_word(limiter: Scheduler, clock: FakeClock, words: tuple[bool, ...
     assert await free_at(limiter, clock) - began == pytest.approx(given_up_at + PERIOD + GUARD, abs=0.15)
 
 
-async def test_stalled_line_holds_all(limiter: Scheduler, clock: FakeClock) -> None:
+async def test_stalled_line_holds_all(limiter: AnyLimiter, clock: FakeClock) -> None:
     """As long as nothing has arrived every slot is held, however long that takes; the lease is renewed meanwhile."""
     permits = [await limiter.acquire() for _ in range(2)]
     for permit in permits:
@@ -82,7 +83,7 @@ async def test_stalled_line_holds_all(limiter: Scheduler, clock: FakeClock) -> N
 
 
 @pytest.mark.parametrize("broken", [lambda: None, lambda: 1 / 0], ids=["cannot tell", "raises"])
-async def test_word_that_is_none(limiter: Scheduler, clock: FakeClock, broken: Callable[[], bool | None]) -> None:
+async def test_word_that_is_none(limiter: AnyLimiter, clock: FakeClock, broken: Callable[[], bool | None]) -> None:
     """Where the transport cannot tell, another answer has to."""
     permit = await limiter.acquire()
     permit.sent(broken)
@@ -97,7 +98,7 @@ async def test_word_that_is_none(limiter: Scheduler, clock: FakeClock, broken: C
 # Without its word
 
 
-async def test_later_answer_is_proof(limiter: Scheduler, clock: FakeClock) -> None:
+async def test_later_answer_is_proof(limiter: AnyLimiter, clock: FakeClock) -> None:
     """The cap applies once a request that was written later has been answered: then the line is alive."""
     began = clock.monotonic()
     slow = await limiter.acquire()
@@ -112,7 +113,7 @@ async def test_later_answer_is_proof(limiter: Scheduler, clock: FakeClock) -> No
     assert await free_at(limiter, clock) - began == pytest.approx(3.0 + PERIOD, abs=0.2)
 
 
-async def test_earlier_answer_is_no_proof(limiter: Scheduler, clock: FakeClock) -> None:
+async def test_earlier_answer_is_no_proof(limiter: AnyLimiter, clock: FakeClock) -> None:
     """An answer to what was written before says nothing of the line since."""
     early, slow = await limiter.acquire(), await limiter.acquire()
     early.sent()
@@ -125,7 +126,7 @@ async def test_earlier_answer_is_no_proof(limiter: Scheduler, clock: FakeClock) 
     assert limiter.snapshot().used == 1
 
 
-async def test_proof_after_the_cap(limiter: Scheduler, clock: FakeClock) -> None:
+async def test_proof_after_the_cap(limiter: AnyLimiter, clock: FakeClock) -> None:
     """The worked example: the line is back at 5 s, and the slot free a period after that."""
     began = clock.monotonic()
     slow = await limiter.acquire()
@@ -146,7 +147,7 @@ async def test_proof_after_the_cap(limiter: Scheduler, clock: FakeClock) -> None
     ids=["answer", "lost", "refund"],
 )
 async def test_late_answer_moves_the_stamp(
-    limiter: Scheduler, clock: FakeClock, end: Callable[[Permit], None], tail: float | None
+    limiter: AnyLimiter, clock: FakeClock, end: Callable[[Permit], None], tail: float | None
 ) -> None:
     """An answer that comes before the slot was taken again may be to a request that arrived just now."""
     began = clock.monotonic()
@@ -161,7 +162,7 @@ async def test_late_answer_moves_the_stamp(
     assert await free_at(limiter, clock) - began == pytest.approx(at + PERIOD, abs=0.2)
 
 
-async def test_late_answer_after_the_slot_was_taken_again(limiter: Scheduler, clock: FakeClock) -> None:
+async def test_late_answer_after_the_slot_was_taken_again(limiter: AnyLimiter, clock: FakeClock) -> None:
     """Then it changes nothing: neither the new holder's slot nor another."""
     slow = await limiter.acquire()
     slow.sent()
@@ -178,7 +179,7 @@ async def test_late_answer_after_the_slot_was_taken_again(limiter: Scheduler, cl
     assert limiter.snapshot().used == 0
 
 
-async def test_upload_that_moves_on(limiter: Scheduler, clock: FakeClock) -> None:
+async def test_upload_that_moves_on(limiter: AnyLimiter, clock: FakeClock) -> None:
     """Better evidence that comes later counts from then on."""
     uploads = [await limiter.acquire() for _ in range(2)]
     for permit in uploads:
@@ -207,7 +208,7 @@ async def test_uploads_do_not_starve_a_cancel(clock: FakeClock) -> None:
     assert clock.monotonic() - began <= 13.5
 
 
-def test_sent_on_a_loop_that_is_gone(limiter: Scheduler) -> None:
+def test_sent_on_a_loop_that_is_gone(limiter: AnyLimiter) -> None:
     """It says nothing any more."""
 
     async def hold() -> Permit:

@@ -20,7 +20,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from comfycontrol_async.limits import LocalLimiter, Permit, Priority, Stage
-from comfycontrol_async.limits._scheduler import Scheduler
 from comfycontrol_async.limits.file import FileLimiter
 from comfycontrol_async.testing import FakeClock
 from comfycontrol_async.testing.server._edge import make_edge
@@ -100,7 +99,7 @@ class Run:
     def __init__(self, world: World, directory: str) -> None:
         self.world = world
         self.clock = FakeClock(early=0.001)
-        self.limiter: Scheduler
+        self.limiter: LocalLimiter | FileLimiter
         if world.store == "local":
             self.limiter = LocalLimiter(world.limit, PERIOD, clock=self.clock, pacing=world.pacing)
         else:
