@@ -1,21 +1,35 @@
-"""SlotFile: files that are not to be trusted, and where they lie."""
+"""SlotFile: files that are not to be trusted, and where they lie.
+
+The layout is written down here once more: programs with another version of this package may use the same file.
+"""
 
 import asyncio
+import math
 import os
 import stat
 import struct
 from collections.abc import Callable
 from pathlib import Path
+from zlib import crc32
 
 import pytest
 
 from comfycontrol_async.errors import ConfigurationError
-from comfycontrol_async.limits import _machine, _slot_file
 from comfycontrol_async.limits.file import FileLimiter
 from comfycontrol_async.testing import FakeClock
+from support.limiters import Crowd, turns
 
 PERIOD = 10.0
 LEASE = 3.25
+
+# What may differ between event loops is in the conformance table.
+on_one_loop = pytest.mark.asyncio(loop_factories=["asyncio"])
+
+# magic, version, limit, period, boot, clock; a checksum of these follows.
+CONSTANTS = struct.Struct("=8sIId16sI")
+# Numbers after that, with a limit of 4: 8 that are shared, 3 for each slot; then 4 for each process that waited.
+NUMBERS = range(8, 8 + 8 + 3 * 4)
+MEMBERS = range(NUMBERS.stop, NUMBERS.stop + 2 * 4)
 
 
 @pytest.fixture
@@ -62,6 +76,33 @@ def overwrite(path: Path, offset: int, data: bytes) -> None:
     changed = bytearray(path.read_bytes())
     changed[offset : offset + len(data)] = data
     path.write_bytes(changed)
+
+
+def constants(path: Path) -> tuple[bytes, int, int, float, bytes, int]:
+    """Read what was written once."""
+    read: tuple[bytes, int, int, float, bytes, int] = CONSTANTS.unpack_from(path.read_bytes())
+    return read
+
+
+def restamp(path: Path, version: int = 2, boot: bytes | None = None, clock: int = 0) -> None:
+    """Let the file look as if it was made by another version, before the last boot, or on another clock."""
+    magic, _, limit, period, own_boot, _ = constants(path)
+    stamped = CONSTANTS.pack(magic, version, limit, period, own_boot if boot is None else boot, clock)
+    overwrite(path, 0, stamped + struct.pack("=I", crc32(stamped)))
+
+
+def say_boot_id(monkeypatch: pytest.MonkeyPatch, text: str | None) -> None:
+    """Let the kernel give this number for the boot, or none at all."""
+    read_text = Path.read_text
+
+    def read(path: Path, *options: str) -> str:
+        if path.name != "boot_id":
+            return read_text(path, *options)
+        if text is None:
+            raise FileNotFoundError(path)
+        return text
+
+    monkeypatch.setattr(Path, "read_text", read)
 
 
 def test_default_path(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -118,18 +159,20 @@ async def test_refused_files(path: Path, clock: FakeClock, case: str) -> None:
     assert content(path) == before
 
 
-async def test_another_period_version_or_clock(path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each is refused with both values."""
+async def test_another_period_version_or_clock(path: Path, clock: FakeClock) -> None:
+    """Each is refused with both values, and the file is left as it is."""
     await make(path, clock)
     with pytest.raises(ConfigurationError, match="for 4 requests per 10 s, not 4 per 20 s"):
         await FileLimiter(path, limit=4, period=20.0, clock=clock).acquire()
-    with monkeypatch.context() as patch:
-        patch.setattr(_slot_file, "clock_id", lambda: 1)
-        with pytest.raises(ConfigurationError, match="another clock"):
-            await FileLimiter(path, limit=4, clock=clock).acquire()
-    monkeypatch.setattr(_slot_file, "VERSION", 3)
-    with pytest.raises(ConfigurationError, match="of version 2, not 3"):
-        await FileLimiter(path, limit=4, clock=clock).acquire()
+    for stamp, message in (({"clock": 1}, "another clock"), ({"version": 3}, "of version 3, not 2")):
+        restamp(path, **stamp)
+        before = content(path)
+        limiter = FileLimiter(path, limit=4, clock=clock)
+        with pytest.raises(ConfigurationError, match=message):
+            limiter.snapshot()
+        with pytest.raises(ConfigurationError, match=message):
+            await limiter.acquire()
+        assert content(path) == before
 
 
 @pytest.mark.parametrize("place", ["/proc/slots", "/dev/null", "/dev/null/slots"])
@@ -165,75 +208,95 @@ async def test_torn_files(path: Path, clock: FakeClock, case: str) -> None:
     (await limiter.acquire()).arrived()
 
 
-DOUBLE = struct.Struct("=d")
-IMPOSSIBLE: dict[str, tuple[int, float]] = {
-    "moment too far away": (_slot_file.SLOTS, 1e9),
-    "endless moment": (_slot_file.SLOTS, float("inf")),
-    "no number": (_slot_file.SLOTS, float("nan")),
-    "gate too far away": (_slot_file.GATE, 1e12),
-    "gate is no number": (_slot_file.GATE, float("nan")),
-    "pace too far away": (_slot_file.READY_AT, 1e9),
-    "spread for ever": (_slot_file.SPREAD_UNTIL, float("inf")),
-    "contended for ever": (_slot_file.CONTENDED, float("nan")),
-    "too many members": (_slot_file.RECORDS, 1e6),
-    "fewer members than none": (_slot_file.RECORDS, -1.0),
-    "serial beyond all": (_slot_file.SLOTS + 2, 1e300),
-    "serial is no number": (_slot_file.SLOTS + 2, float("nan")),
-    "first serial below all": (_slot_file.FIRST_SERIAL, float("-inf")),
+IMPOSSIBLE = {
+    "too far away": 1e9,
+    "gate too far away": 1e12,
+    "beyond all": 1e300,
+    "endless": math.inf,
+    "below all": -math.inf,
+    "negative": -1.0,
+    "no number": math.nan,
 }
 
 
+@on_one_loop
 @pytest.mark.parametrize("in_use", [False, True], ids=["before it is opened", "while it is in use"])
 @pytest.mark.parametrize("case", IMPOSSIBLE)
 async def test_impossible_numbers(path: Path, clock: FakeClock, case: str, in_use: bool) -> None:
-    """What cannot be true costs one span at the most, and all go on."""
-    place, value = IMPOSSIBLE[case]
-    limiter = FileLimiter(path, limit=4, clock=clock)
-    if in_use:
-        (await limiter.acquire()).arrived()
-    else:
-        await make(path, clock)
-    overwrite(path, 8 * place, DOUBLE.pack(value))
-    assert limiter.snapshot().next_free_in <= PERIOD + 0.01
-    tasks = [asyncio.create_task(limiter.acquire()) for _ in range(4)]
-    await clock.advance(4 * PERIOD)
-    for task in tasks:
-        (await task).arrived()
-    await limiter.aclose()
+    """What cannot be true, wherever it stands, costs one span at the most, and all go on."""
+    for place in NUMBERS:
+        limiter = FileLimiter(path, limit=4, clock=clock)
+        if in_use:
+            (await limiter.acquire()).arrived()
+        else:
+            await make(path, clock)
+        overwrite(path, 8 * place, struct.pack("=d", IMPOSSIBLE[case]))
+        assert limiter.snapshot().next_free_in <= PERIOD + 0.01, place
+        tasks = [asyncio.create_task(limiter.acquire()) for _ in range(4)]
+        await clock.advance(4 * PERIOD)
+        assert all(task.done() for task in tasks), place
+        for task in tasks:
+            (await task).arrived()
+        await limiter.aclose()
+        remove(path)
 
 
-async def test_reboot(path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Stamps from before a reboot are dropped, by the boot's id or, where there is none, by a clock that went back."""
+@on_one_loop
+@pytest.mark.parametrize("case", IMPOSSIBLE)
+async def test_impossible_members(path: Path, clock: FakeClock, case: str) -> None:
+    """Nonsense in the records of two processes that wait keeps neither from going on."""
+    for place in MEMBERS:
+        limiters = [FileLimiter(path, limit=4, clock=clock) for _ in range(2)]
+        crowds = [Crowd(limiter, clock.monotonic) for limiter in limiters]
+        for number in range(4):
+            for crowd in crowds:
+                crowd.send(number)
+        await turns()
+        overwrite(path, 8 * place, struct.pack("=d", IMPOSSIBLE[case]))
+        await clock.advance(PERIOD + 0.2)
+        assert [crowd.order for crowd in crowds] == [[0, 1, 2, 3]] * 2, place
+        for limiter in limiters:
+            await limiter.aclose()
+        remove(path)
+
+
+async def test_reboot(path: Path, clock: FakeClock) -> None:
+    """Stamps from before a reboot are dropped; in the same boot a clock that is ahead is refused."""
     old = FileLimiter(path, limit=4, clock=clock)
     for _ in range(4):
         (await old.acquire()).arrived()
     old.cool_down(100.0)
     await old.aclose()
-    monkeypatch.setattr(_slot_file, "boot_id", lambda: b"another boot's  ")
+    restamp(path, boot=b"another boot's  ")
     new = FileLimiter(path, limit=4, clock=clock)
     assert (new.snapshot().used, new.snapshot().cooldown) == (0, 0.0)
     for _ in range(4):
         (await new.acquire()).arrived()
     await new.aclose()
-    earlier = FakeClock(10.0)
+    earlier = FileLimiter(path, limit=4, clock=FakeClock(10.0))
     with pytest.raises(ConfigurationError, match="clock is ahead"):
-        await FileLimiter(path, limit=4, clock=earlier).acquire()
-    remove(path)
-    monkeypatch.setattr(_slot_file, "boot_id", lambda: bytes(16))
+        earlier.snapshot()
+    with pytest.raises(ConfigurationError, match="clock is ahead"):
+        await earlier.acquire()
+
+
+async def test_boot_id(path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file names the boot in which it was made, as the kernel does."""
+    say_boot_id(monkeypatch, "1f1e1d1c-1b1a-1918-1716-151413121110\n")
     await make(path, clock)
+    assert constants(path)[4] == bytes(range(31, 15, -1))
+
+
+@pytest.mark.parametrize("text", [None, "nonsense"])
+async def test_machine_without_a_boot_id(
+    path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, text: str | None
+) -> None:
+    """There a reboot is seen by the clock, which went back."""
+    say_boot_id(monkeypatch, text)
+    await make(path, clock)
+    assert constants(path)[4] == bytes(16)
     assert FileLimiter(path, limit=4, clock=clock).snapshot().used == 1
-    assert FileLimiter(path, limit=4, clock=earlier).snapshot().used == 0
-
-
-def test_boot_id(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """It is the kernel's, or nothing where there is none."""
-    file = tmp_path / "boot_id"
-    monkeypatch.setattr(_machine, "_BOOT_ID", file)
-    assert _machine.boot_id() == bytes(16)
-    file.write_text("0f0e0d0c-0b0a-0908-0706-050403020100\n")
-    assert _machine.boot_id() == bytes(range(15, -1, -1))
-    file.write_text("nonsense")
-    assert _machine.boot_id() == bytes(16)
+    assert FileLimiter(path, limit=4, clock=FakeClock(10.0)).snapshot().used == 0
 
 
 async def test_removed_file(path: Path, clock: FakeClock, caplog: pytest.LogCaptureFixture) -> None:
