@@ -8,7 +8,9 @@ import fcntl
 import logging
 import os
 import random
+import resource
 from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ from typing import Any
 import pytest
 
 from comfycontrol_async.errors import ConfigurationError, RateLimitWaitError
-from comfycontrol_async.limits import Permit, Priority, _slot_file, _table
+from comfycontrol_async.limits import Permit, Priority
 from comfycontrol_async.limits.file import FileLimiter
 from comfycontrol_async.testing import FakeClock
 from support.limiters import Process, ProcessClock, most_in_any_period, turns
@@ -319,26 +321,36 @@ async def test_lock_that_is_never_given_back(
     assert "stays locked" in caplog.text
 
 
+def size_of(path: Path) -> int:
+    """Return the size of a file."""
+    return path.stat().st_size
+
+
 @on_one_loop
-async def test_many_members(path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_many_members(path: Path, clock: FakeClock) -> None:
     """More processes than there are records wait in vain for a turn, but get what is left over; records are reused."""
-    monkeypatch.setattr(_slot_file, "MEMBERS", 2)
-    monkeypatch.setattr(_table, "MEMBERS", 2)
-    processes = [FileProcess(path, clock, 2, lambda: 0.1) for _ in range(4)]
-    await clock.advance(60.0)
-    assert all(process.sent for process in processes)
-    sent = [moment for process in processes for moment in process.sent]
-    assert most_in_any_period(sent, PERIOD) <= LIMIT
+    processes = [FileProcess(path, clock, LIMIT, lambda: 0.1)]
+    await clock.advance(0.2)
+    # The file ends with a record of 4 numbers for each process that waits, after 16 numbers and 3 for each slot.
+    size = size_of(path)
+    records = (size // 8 - 16 - 3 * LIMIT) // 4
+    processes += [FileProcess(path, clock, 1, lambda: 0.1) for _ in range(records)]
+    await clock.advance(0.2)
+    newcomers = [FileProcess(path, clock, 20, lambda: 0.1) for _ in range(2)]
+    await clock.advance(2 * PERIOD)
+    assert sum(len(process.sent) for process in newcomers) <= LIMIT
+    assert size_of(path) == size
+    # All that have a record are killed: their turns are left over, and then their records.
     for process in processes:
+        process.own_clock.stop()
+    began = clock.monotonic()
+    await clock.advance(6 * PERIOD)
+    sent = [moment for process in (*processes, *newcomers) for moment in process.sent]
+    assert most_in_any_period(sent, PERIOD) <= LIMIT
+    assert sum(moment > began for moment in sent) >= 4 * LIMIT
+    assert abs(len(newcomers[0].sent) - len(newcomers[1].sent)) <= 3
+    for process in (*processes, *newcomers):
         await process.end()
-    await clock.advance(30.0)
-    again = FileProcess(path, clock, 20, lambda: 0.1)
-    await clock.advance(15.0)
-    late = FileProcess(path, clock, 20, lambda: 0.1)
-    await clock.advance(60.0)
-    assert abs(len(late.sent) - len(again.sent[LIMIT:])) <= 3  # they take turns: both have a record
-    await again.end()
-    await late.end()
 
 
 # Loops and processes
@@ -446,17 +458,23 @@ def _child(limiter: FileLimiter) -> int:
 # A disk that fails
 
 
-async def test_disk_that_fails(path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
+@contextmanager
+def full_disk() -> Iterator[None]:
+    """Let the system refuse whatever would be written to a file, as on a disk that is full."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+async def test_disk_that_fails(path: Path, clock: FakeClock) -> None:
     """An error of the system is one of ours for those who acquire, and none for those who settle."""
     limiter = FileLimiter(path, limit=4, period=PERIOD, clock=clock)
     held = [await limiter.acquire() for _ in range(2)]
-
-    def fail(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    with monkeypatch.context() as broken:
-        broken.setattr(_slot_file, "write_at", fail)
-        with pytest.raises(ConfigurationError, match="cannot be used: No space left"):
+    with full_disk():
+        with pytest.raises(ConfigurationError, match="cannot be used: File too large"):
             await limiter.acquire()
         held[0].arrived()
         held[1].refund()

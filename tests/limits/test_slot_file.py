@@ -164,8 +164,8 @@ async def test_another_period_version_or_clock(path: Path, clock: FakeClock) -> 
     await make(path, clock)
     with pytest.raises(ConfigurationError, match="for 4 requests per 10 s, not 4 per 20 s"):
         await FileLimiter(path, limit=4, period=20.0, clock=clock).acquire()
-    for stamp, message in (({"clock": 1}, "another clock"), ({"version": 3}, "of version 3, not 2")):
-        restamp(path, **stamp)
+    for version, own_clock, message in ((2, 1, "another clock"), (3, 0, "of version 3, not 2")):
+        restamp(path, version, clock=own_clock)
         before = content(path)
         limiter = FileLimiter(path, limit=4, clock=clock)
         with pytest.raises(ConfigurationError, match=message):
