@@ -30,7 +30,7 @@ from comfycontrol_async._http._storage import Storage
 from comfycontrol_async._settings import check_kind, check_seconds
 from comfycontrol_async.batch import BatchPlan
 from comfycontrol_async.batch._plan import plan_batch
-from comfycontrol_async.batch._row import BatchTools
+from comfycontrol_async.batch._row_work import BatchTools
 from comfycontrol_async.batch._verb import MapVerb
 from comfycontrol_async.errors import ConfigurationError, InvalidArgumentError, WaitTimeoutError
 from comfycontrol_async.limits import Limiter, Priority

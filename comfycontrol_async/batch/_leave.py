@@ -8,7 +8,7 @@ import attrs
 
 from comfycontrol_async.batch._journal import BatchJournal
 from comfycontrol_async.batch._journal_entry import JournalEntry, JournalState
-from comfycontrol_async.batch._row import RowWork
+from comfycontrol_async.batch._row_work import RowWork
 from comfycontrol_async.errors import ComfyControlError
 
 log = logging.getLogger("comfycontrol_async.batch")

@@ -8,16 +8,16 @@ from typing import Any
 
 from comfycontrol_async._loop import own_cancel
 from comfycontrol_async.batch._columns import Columns
-from comfycontrol_async.batch._fields import shape_of
 from comfycontrol_async.batch._journal import BatchJournal
 from comfycontrol_async.batch._journal_entry import JournalState
 from comfycontrol_async.batch._leave import leave
 from comfycontrol_async.batch._options import BatchOptions, check_directory
 from comfycontrol_async.batch._progress import Tally
 from comfycontrol_async.batch._results import MapResult
-from comfycontrol_async.batch._row import BatchTools, RowWork
+from comfycontrol_async.batch._row_work import BatchTools, RowWork
 from comfycontrol_async.batch._rows import Row, Rows, columns_of, count_rows, table_of, walk
 from comfycontrol_async.batch._tables import FaultyRow
+from comfycontrol_async.batch._templates import shape_of
 from comfycontrol_async.errors import InvalidArgumentError, TooManyFailuresError
 from comfycontrol_async.graph._graph import Graph
 from comfycontrol_async.runs._part_file import sweep

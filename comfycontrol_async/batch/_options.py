@@ -9,9 +9,9 @@ import attrs
 
 from comfycontrol_async._settings import check_count, check_seconds
 from comfycontrol_async.batch._columns import ParamsOf, call
-from comfycontrol_async.batch._fields import DEFAULT_TEMPLATE, check_pattern, columns_in, fill_in
 from comfycontrol_async.batch._progress import OnProgress
 from comfycontrol_async.batch._rows import STRAY, Row, left_out
+from comfycontrol_async.batch._templates import DEFAULT_TEMPLATE, check_pattern, columns_in, fill_in
 from comfycontrol_async.errors import InvalidArgumentError
 from comfycontrol_async.graph._issues import shown
 from comfycontrol_async.graph._json import has_surrogate

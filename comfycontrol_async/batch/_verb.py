@@ -8,7 +8,7 @@ from contextlib import aclosing
 
 from comfycontrol_async.batch._options import BatchOptions, Key, OnEnd, Params
 from comfycontrol_async.batch._results import MapProgress, MapResult
-from comfycontrol_async.batch._row import BatchTools
+from comfycontrol_async.batch._row_work import BatchTools
 from comfycontrol_async.batch._rows import Rows
 from comfycontrol_async.graph._graph import Graph
 from comfycontrol_async.graph._issues import raise_errors

@@ -29,8 +29,8 @@ from comfycontrol_async.resources import WorkflowsResource
 from comfycontrol_async.resources._calls import Send
 from comfycontrol_async.resources._forms import changes_form, make
 from comfycontrol_async.runs._download import Downloader
+from comfycontrol_async.runs._file_names import target_names
 from comfycontrol_async.runs._ledger import Ledger
-from comfycontrol_async.runs._names import target_names
 from comfycontrol_async.runs._naming import naming
 from comfycontrol_async.runs._output_file import OutputFile, path_of
 from comfycontrol_async.runs._state import State, merge

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from comfycontrol_async import ComfyControl, InvalidArgumentError
-from comfycontrol_async.batch._fields import stem_of
 from comfycontrol_async.batch._options import BatchOptions, check_directory
+from comfycontrol_async.batch._templates import stem_of
 
 
 def options(**given: Any) -> BatchOptions:

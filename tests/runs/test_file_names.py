@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from comfycontrol_async import InvalidArgumentError
-from comfycontrol_async.runs import _names
-from comfycontrol_async.runs._names import extension, folded, media_type, name_of, safe_name, target_names
+from comfycontrol_async.runs import _file_names
+from comfycontrol_async.runs._file_names import extension, folded, media_type, name_of, safe_name, target_names
 
 SAFE = {
     "plain": ("a.png", "a.png"),
@@ -70,7 +70,7 @@ def test_safe_name_holds_everywhere(text: str) -> None:
     assert name == unicodedata.normalize("NFC", name)
     assert name[0] not in ".- "
     assert name[-1] not in ". "
-    assert not _names._is_device(name)
+    assert not _file_names._is_device(name)
     assert len(name.encode()) <= 200
     assert safe_name(name) == name
 
@@ -82,11 +82,11 @@ def test_reserved(text: str) -> None:
     assert not ntpath.isreserved(safe_name(text))  # type: ignore[attr-defined,unused-ignore] # newer than 3.11
 
 
-@pytest.mark.parametrize("device", sorted(_names._DEVICES))
+@pytest.mark.parametrize("device", sorted(_file_names._DEVICES))
 def test_every_device(device: str) -> None:
     """Our own table names the same devices as Python's, with an extension and without."""
     for name in (device, device.upper(), f"{device}.png", f"{device} .png"):
-        assert _names._is_device(name)
+        assert _file_names._is_device(name)
         assert safe_name(name) == f"_{name}"
 
 

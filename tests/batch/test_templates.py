@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from comfycontrol_async import InvalidArgumentError
-from comfycontrol_async.batch._fields import DEFAULT_TEMPLATE, check_pattern, columns_in, fill_in, place_of, shape_of
+from comfycontrol_async.batch._templates import DEFAULT_TEMPLATE, check_pattern, columns_in, fill_in, place_of, shape_of
 
 VALUES: dict[str, Any] = {"key": "k/1", "index": 7, "album": "summer / 24", "none": None, "nan": float("nan"), "n": 3}
 

@@ -1,4 +1,4 @@
-"""Fields: names, tags and file names of a row, filled in from its key, its index and its columns."""
+"""Templates: names, tags and file names of a row, filled in from its key, its index and its columns."""
 
 import hashlib
 import re
@@ -10,7 +10,7 @@ from typing import Any
 from comfycontrol_async.batch._rows import left_out
 from comfycontrol_async.errors import InvalidArgumentError
 from comfycontrol_async.graph._issues import shown
-from comfycontrol_async.runs._names import check_widths, safe_name
+from comfycontrol_async.runs._file_names import check_widths, safe_name
 
 DEFAULT_TEMPLATE = "{key}-{index:03}{ext}"
 # What `WorkflowRun.download` fills in itself.

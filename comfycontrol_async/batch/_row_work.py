@@ -15,7 +15,6 @@ from comfycontrol_async._http._multipart import Form
 from comfycontrol_async._http._request import Request
 from comfycontrol_async._loop import own_cancel
 from comfycontrol_async.batch._columns import Columns
-from comfycontrol_async.batch._fields import place_of
 from comfycontrol_async.batch._journal import BatchJournal
 from comfycontrol_async.batch._journal_entry import JournalEntry, JournalState
 from comfycontrol_async.batch._leaving import Leaving
@@ -25,6 +24,7 @@ from comfycontrol_async.batch._progress import Tally
 from comfycontrol_async.batch._results import MapResult
 from comfycontrol_async.batch._rows import columns_of
 from comfycontrol_async.batch._tables import FaultyRow
+from comfycontrol_async.batch._templates import place_of
 from comfycontrol_async.errors import (
     AuthenticationError,
     ClientClosedError,
