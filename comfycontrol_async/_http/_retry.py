@@ -62,6 +62,17 @@ def backoff(policy: RetryPolicy, attempt: int, chance: float) -> float:
     return ceiling * chance
 
 
+def fate_of(status: int) -> Fate:
+    """Return what an error status says of the request's fate.
+
+    408 and 425 (RFC 9110, 15.5.9; RFC 8470, 5.2) say that the server did not wait for it or would not take it yet;
+    that it was not processed is not said by all that send them.
+    """
+    if status == 429:
+        return Fate.REFUSED
+    return Fate.UNKNOWN if status >= 500 or status in (408, 425) else Fate.FINAL
+
+
 def retry_after(
     policy: RetryPolicy,
     fate: Fate,

@@ -17,12 +17,12 @@ from comfycontrol_async._clock import SYSTEM_CLOCK, Clock
 from comfycontrol_async._http._attempt import Attempt
 from comfycontrol_async._http._body import MOST_JSON, MOST_PAGE, TooLargeError, read_beginning, read_body
 from comfycontrol_async._http._config import Timeouts
-from comfycontrol_async._http._decode import error_of, fate_of
+from comfycontrol_async._http._decode import error_of
 from comfycontrol_async._http._faults import TRANSPORT_FAULTS, Failure, classify
 from comfycontrol_async._http._multipart import Form
 from comfycontrol_async._http._redact import redactor
 from comfycontrol_async._http._request import Answer, Request, Response
-from comfycontrol_async._http._retry import Fate, parse_date
+from comfycontrol_async._http._retry import Fate, fate_of, parse_date
 from comfycontrol_async._http._sessions import Sessions
 from comfycontrol_async._http._stream import Stream
 from comfycontrol_async.errors import ConfigurationError, ResponseFormatError
