@@ -25,7 +25,7 @@ from comfycontrol_async.limits.file import FileLimiter
 PACKAGE = "comfycontrol_async"
 ROOT = Path(comfycontrol_async.__file__).parent
 
-# Lowest first (DESIGN, section 2): a room imports only from rooms below its own, whether at once, lazily or for typing.
+# Lowest first: a room imports only from rooms below its own, whether at once, lazily or for typing.
 # What the files of one room import of each other is theirs, as long as there is no circle.
 LAYERS = (
     "errors _settings _clock _loop",
@@ -354,7 +354,7 @@ def test_facade_exports_what_its_signatures_name() -> None:
     assert named - {*comfycontrol_async.__all__} <= {"Unset", "RunTools", "Ledger", "SlotStore", "Clock", "BoundGraph"}
 
 
-# Names and parameters (DESIGN 3)
+# Names and parameters
 
 NAMES = """
     ComfyControl Graph NodeDefinitions Parameter GraphIssue File Page Pager RetryPolicy Timeouts WatchPolicy WorkflowRun

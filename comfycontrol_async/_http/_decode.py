@@ -10,7 +10,7 @@ from typing import Any
 from comfycontrol_async._http._html import html_text
 from comfycontrol_async._http._redact import Redact, redact
 from comfycontrol_async._http._request import Response
-from comfycontrol_async._http._retry import Fate, parse_date, parse_digits, parse_retry_after
+from comfycontrol_async._http._retry import parse_date, parse_digits, parse_retry_after
 from comfycontrol_async._settings import is_number
 from comfycontrol_async.errors import APIError, ResponseFormatError, _error_class
 

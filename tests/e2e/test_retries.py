@@ -1,4 +1,4 @@
-"""The table of DESIGN 5 on the wire: what is sent again, and what never makes a second workflow.
+"""The table of `_http/_retry.py` on the wire: what is sent again, and what never makes a second workflow.
 
 Every row is an outcome, every column a kind of call; the server counts what arrived and what was made.
 """

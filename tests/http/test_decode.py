@@ -12,10 +12,9 @@ import pytest
 
 from comfycontrol_async._http import _decode
 from comfycontrol_async._http._decode import error_of, parse_json
-from comfycontrol_async._http._retry import fate_of
 from comfycontrol_async._http._html import html_text
 from comfycontrol_async._http._request import Response
-from comfycontrol_async._http._retry import Fate
+from comfycontrol_async._http._retry import Fate, fate_of
 from comfycontrol_async.errors import (
     APIError,
     AuthenticationError,

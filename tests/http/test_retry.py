@@ -1,4 +1,4 @@
-"""What is done after an attempt: the table of DESIGN 5, and the arithmetic of waiting."""
+"""What is done after an attempt: the table of `_retry`, and the arithmetic of waiting."""
 
 import math
 from datetime import UTC, datetime
