@@ -241,8 +241,9 @@ class ComfyControl(MapVerb):
             key: submit once. Two submits with one key give one workflow, from whatever process or machine they come,
                 also if the first died at any moment: what was made with it is adopted, unless it was cancelled. The
                 name gets marks of key and content. It costs a request per 100 workflows of the last `key_max_age`
-                seconds, once per process, then at most one each 2 s, and about 2 s to confirm the create. Of two that
-                come at once the younger is cancelled; if it has begun by then both run, which is logged.
+                seconds, once per process, then one each 2 s on average for all keyed submits together: to look before
+                a create, and to confirm it. Of two that come at once the younger is cancelled; if it has begun by then
+                both run, which is logged.
             key_max_age: seconds for which a key counts; 0 skips the looks, for what is surely the first attempt.
 
         Raises:

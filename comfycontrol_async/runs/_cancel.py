@@ -1,6 +1,7 @@
 """Cancel a workflow for good, also one that is not queued yet, which the API refuses to cancel until it is."""
 
 import logging
+from itertools import count
 
 from comfycontrol_async._clock import Clock
 from comfycontrol_async.errors import BadRequestError, ComfyControlError
@@ -19,12 +20,13 @@ async def cancel_for_good(
 ) -> WorkflowSummary | None:
     """Cancel a workflow as soon as the API lets us; return how it ended if it ended otherwise, else None.
 
-    One that could not be cancelled in time is logged as going on. Errors are logged too: the caller is on its way out.
+    It is tried again soon at first, for most are queued in a moment, then each `pause` seconds. One that could not be
+    cancelled in time is logged as going on. Errors are logged too: the caller is on its way out.
     """
     try:
         async with Deadline(clock) as deadline:  # waiting for the rate limit and repeated requests included
             deadline.expire_in(longest)
-            while True:
+            for tried in count():
                 try:
                     await workflows.cancel(id)
                     return None
@@ -32,7 +34,7 @@ async def cancel_for_good(
                     workflow = await workflows.get(id)
                     if workflow.status.terminal:
                         return workflow
-                await clock.sleep(pause)
+                await clock.sleep(pause * 2.0 ** min(tried - 2, 0))
     except ComfyControlError as error:
         log.warning("workflow %s could not be cancelled, it goes on at the service: %s", id, error)
     else:

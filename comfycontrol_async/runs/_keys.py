@@ -5,12 +5,14 @@ stands in the workflow's name. What is found is adopted. All keyed submits of a 
 every page of the listing that the client reads goes into, and they share their looks:
 
     first look of a process     one request per 100 workflows made within `key_max_age`
-    later looks                 one each 2 s at most, for all that asked before it began; read down to 60 s below the
-                                newest workflow that the look before knew, so that nothing is missed in between
+    later looks                 one each 2 s on average (two at once after a pause), for all that asked before it began;
+                                read down to 60 s below the newest workflow that the look before knew, so that nothing
+                                is missed in between
 
-Two callers at once may both create. So each create is confirmed by the next look that shows it: the oldest by
-(created_at, id) is the one that counts; a younger one is cancelled if it still waits. What remains possible is that two
-run: if the younger has begun by then. That is logged.
+Two callers at once may both create. So each create is confirmed by a look right after it, or by the first that shows
+it: the oldest is the one that counts; a younger one is cancelled if it still waits, by its own caller, else by the
+oldest one's a few seconds later. The times are whole seconds: within one the order of the listing, newest first, tells
+which is older. What remains possible is that two run: if the younger has begun by then. That is logged.
 """
 
 import asyncio
@@ -26,7 +28,13 @@ import attrs
 
 from comfycontrol_async._clock import Clock
 from comfycontrol_async._loop import LoopBinding
-from comfycontrol_async.errors import ClientClosedError, ComfyControlError, KeyConflictError, NotFoundError
+from comfycontrol_async.errors import (
+    ClientClosedError,
+    ComfyControlError,
+    KeyConflictError,
+    NotFoundError,
+    SubmitOutcomeUnknownError,
+)
 from comfycontrol_async.models import WorkflowStatus, WorkflowSummary
 from comfycontrol_async.resources import WorkflowsResource
 from comfycontrol_async.runs._cancel import cancel_for_good
@@ -39,13 +47,17 @@ from comfycontrol_async.runs._submit import WAITING, Submitter
 
 log = logging.getLogger("comfycontrol_async")
 
-# Seconds between the beginnings of two looks, and by how much each reads into what the one before has seen.
+# Seconds between the beginnings of two looks on average, and by how much each reads into what the one before has seen.
 _PAUSE = 2.0
 _OVERLAP = timedelta(seconds=60)
 # Seconds that a confirming look waits for creates that are still on their way, so that one look confirms them all.
 _LONGEST_GATHERING = 15.0
 # Seconds after which a confirming look gives up to wait for a listing that lags.
 _LONGEST_LAG = 30.0
+# Seconds in which another caller should have cancelled its younger workflow of the same key.
+_GRACE = 5.0
+# Times that a key is created again because both of two callers took the other's for the older one.
+_MOST_RACES = 3
 # The server's times are whole seconds; how far its clocks may differ from each other.
 _SECOND = timedelta(seconds=1)
 _SLACK = timedelta(seconds=10)
@@ -58,12 +70,21 @@ _BEGINNING = datetime.min.replace(tzinfo=UTC)
 
 @attrs.frozen(eq=False, repr=False)
 class _Seen:
-    """A marked workflow as it was shown last: when, by the monotonic clock, and in which look, by its number."""
+    """A marked workflow as it was shown last: when, by the monotonic clock, and in which look, by its number.
+
+    `place` grows from one shown to the next: as listings begin with the newest, a larger one is older.
+    """
 
     summary: WorkflowSummary
     marks: Marks
     at: float
     look: int
+    place: int
+
+    @property
+    def age(self) -> tuple[datetime, int]:
+        """What the oldest is found by."""
+        return self.summary.created_at, -self.place
 
 
 @attrs.frozen(eq=False, repr=False)
@@ -93,8 +114,10 @@ class KeyIndex:
         self._binding = LoopBinding("client")
         self._askers: list[_Asker] = []
         self._looking: asyncio.Task[None] | None = None
-        self._looked_at = float("-inf")
+        # From when on the next look may begin; from a pause later on, another one right after it.
+        self._next_look = float("-inf")
         self._looks = 0
+        self._places = 0
         # The listing is known without a gap from `_from` to `_newest`.
         self._from: datetime | None = None
         self._newest: datetime | None = None
@@ -113,12 +136,12 @@ class KeyIndex:
         """Return the ids of all workflows of a key that were seen, whether they count or not."""
         return tuple(self._by_key.get(mark, ()))
 
-    def find(self, mark: str, max_age: float) -> _Seen | None:
-        """Return the oldest workflow of this key that counts and is not older than `max_age`."""
+    def find(self, mark: str, max_age: float) -> list[_Seen]:
+        """Return the workflows of this key that count and are not older than `max_age`, the oldest first."""
         since = self._ago(max_age, _SECOND)
         seen = [self._seen[id] for id in self.ids(mark)]
         counting = [one for one in seen if self._counts(one.summary) and _is_since(one.summary.created_at, since)]
-        return min(counting, key=lambda one: (one.summary.created_at, one.summary.id), default=None)
+        return sorted(counting, key=lambda one: one.age)
 
     def _counts(self, summary: WorkflowSummary) -> bool:
         made = self._ledger.get(summary.id)
@@ -200,7 +223,8 @@ class KeyIndex:
             if (pause := self._pause(now)) > 0:
                 await self.clock.sleep(pause)
                 continue
-            asking, self._askers, self._looked_at = self._askers, [], now
+            asking, self._askers = self._askers, []
+            self._next_look = max(self._next_look + _PAUSE, now)
             self._looks += 1
             try:
                 await self._read_back([asker.max_age for asker in asking if asker.max_age is not None])
@@ -215,8 +239,10 @@ class KeyIndex:
 
     def _pause(self, now: float) -> float:
         """Return the seconds until the next look may begin, or until it is asked again whether it may."""
-        pause = self._looked_at + _PAUSE - now
         confirming = all(asker.max_age is None for asker in self._askers)
+        pause = self._next_look - now
+        if all(asker.max_age is not None for asker in self._askers):
+            pause += _PAUSE  # what is created after it shall be confirmed at once
         if pause <= 0 and confirming and self.sending > 0 and now - self._askers[0].since < _LONGEST_GATHERING:
             return _PAUSE / 4
         return pause
@@ -252,7 +278,8 @@ class KeyIndex:
             marks = read_marks(summary.name)
             if marks is None:
                 continue
-            self._seen[summary.id] = _Seen(summary, marks, now, self._looks)
+            self._places += 1
+            self._seen[summary.id] = _Seen(summary, marks, now, self._looks, self._places)
             self._seen.move_to_end(summary.id)
             self._by_key.setdefault(marks.key, set()).add(summary.id)
         while len(self._seen) > _MOST:
@@ -285,59 +312,85 @@ async def submit_once(index: KeyIndex, submitter: Submitter, draft: Draft, max_a
         SubmitOutcomeUnknownError, TransportError, APIError, RateLimitWaitError: as `Submitter.submit`.
     """
     assert draft.marks is not None  # drafts with a key have marks
+    asked = index.clock.monotonic()
     async with index.lock(draft.marks.key):
-        if max_age > 0 and (found := await _find(index, draft, max_age)) is not None:
-            submitter.ledger.adopt(found.id)
-            log.info("the key of %r was used before: it is %s", draft.name, found.id)
-            return found
-        index.sending += 1
-        try:
-            known = index.ids(draft.marks.key)
-            made = await submitter.submit(draft.form, draft.name, unique=True, rivals=known)
-        finally:
-            index.sending -= 1
-        return await _confirm(index, submitter, draft, made, max_age) if max_age > 0 else made
+        for _ in range(_MOST_RACES):
+            if max_age > 0 and (found := await _find(index, draft, max_age, asked)) is not None:
+                submitter.ledger.adopt(found.id)
+                log.info("the key of %r was used before: it is %s", draft.name, found.id)
+                return found
+            made = await _create(index, submitter, draft)
+            counting = await _confirm(index, submitter, draft, made, max_age) if max_age > 0 else made
+            if counting is not None:
+                return counting
+            asked = index.clock.monotonic()  # what was known before is out of date
+    raise SubmitOutcomeUnknownError(draft.name, sorted(index.ids(draft.marks.key)))
 
 
-async def _find(index: KeyIndex, draft: Draft, max_age: float) -> WorkflowSummary | None:
+async def _find(index: KeyIndex, draft: Draft, max_age: float, asked: float) -> WorkflowSummary | None:
     assert draft.marks is not None  # as above
     looked = False
     while True:
-        began = index.clock.monotonic()
         found = index.find(draft.marks.key, max_age)
-        if found is None:
+        if not found:
             if looked:
                 return None
             await index.look(max_age)
             looked = True
             continue
-        if (summary := await index.check(found, began)) is None:
+        if (summary := await index.check(found[0], asked)) is None:
             continue
-        if found.marks.content != draft.marks.content:
+        if found[0].marks.content != draft.marks.content:
             raise KeyConflictError(draft.key or "", summary.id)
         return summary
 
 
+async def _create(index: KeyIndex, submitter: Submitter, draft: Draft) -> WorkflowSummary:
+    assert draft.marks is not None  # as above
+    index.sending += 1
+    try:
+        return await submitter.submit(draft.form, draft.name, unique=True, rivals=index.ids(draft.marks.key))
+    finally:
+        index.sending -= 1
+
+
 async def _confirm(
     index: KeyIndex, submitter: Submitter, draft: Draft, made: WorkflowSummary, max_age: float
-) -> WorkflowSummary:
-    """See whether another caller made one with this key at the same time, and let the oldest count."""
+) -> WorkflowSummary | None:
+    """See whether another caller made one with this key at the same time, and let the oldest count.
+
+    None when that one was cancelled, too: each caller took the other's for the older.
+    """
     assert draft.marks is not None  # as above
     try:
         await index.confirm(made)
     except ComfyControlError as error:
         log.warning("it could not be confirmed that %s is the only workflow of its key: %s", made.id, error)
         return made
-    oldest = index.find(draft.marks.key, max_age)
-    if oldest is None or oldest.summary.id == made.id:
+    counting = index.find(draft.marks.key, max_age)
+    if not counting or counting[0].summary.id == made.id:
+        if younger := [one.summary for one in counting[1:]]:
+            submitter.background.spawn(_end(submitter, younger), f"rivals of {made.id}")
         return made
+    oldest = counting[0]
     winner = oldest.summary
     if index.last(made).status not in WAITING:
         log.warning("two workflows of one key run: %s was made first, and %s has begun too", winner.id, made.id)
         return made
     log.info("another caller made %s with the key of %s first: cancelling the younger", winner.id, made.id)
-    await cancel_for_good(submitter.workflows, made.id, submitter.clock)
+    ended = await cancel_for_good(submitter.workflows, made.id, submitter.clock)
+    if ended is not None and ended.status != WorkflowStatus.CANCELLED:
+        log.warning("two workflows of one key ran: %s was made first, and %s %s too", winner.id, made.id, ended.status)
     if oldest.marks.content != draft.marks.content:
         raise KeyConflictError(draft.key or "", winner.id)
     submitter.ledger.adopt(winner.id)
-    return winner
+    return await index.check(oldest, index.clock.monotonic())
+
+
+async def _end(submitter: Submitter, younger: list[WorkflowSummary]) -> None:
+    """Cancel the younger workflows of a key whose own callers have not done it, for they may have died."""
+    await submitter.clock.sleep(_GRACE)
+    for rival in younger:
+        workflow = await submitter.workflows.get(rival.id)
+        if not workflow.status.terminal:
+            await submitter.cancel_double(workflow)

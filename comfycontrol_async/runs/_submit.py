@@ -112,8 +112,8 @@ class Submitter:
                 if made is None and not self._may_send_again(error, attempt, spent):
                     raise
             if made is not None:
-                if attempt > 1 and unique and rivals is None:
-                    self.background.spawn(self._cancel_doubles(name, made.id), f"doubles of {name}")
+                if attempt > 1 and unique:
+                    self.background.spawn(self._cancel_doubles(made, rivals), f"doubles of {name}")
                 return made
             log.warning("%r was not created: sending it again", name)
         raise AssertionError("unreachable: the last attempt returns or raises")
@@ -147,7 +147,7 @@ class Submitter:
         self.ledger.adopt(ours.id)
         if resent and not search.keyed:  # they are our own: an earlier sending took effect after all
             for double in doubles:
-                self.background.spawn(self._cancel_double(name, double), f"double {double.id}")
+                self.background.spawn(self.cancel_double(double), f"double {double.id}")
         return ours
 
     async def find_all(self, names: Collection[str], since: datetime) -> dict[str, list[WorkflowSummary]]:
@@ -271,27 +271,33 @@ class Submitter:
             search.verdicts[item.id] = ours
         return search.verdicts[item.id]
 
-    async def _cancel_doubles(self, name: str, kept: str) -> None:
-        """After a second sending, look whether the first took effect after all, for as long as a listing may lag."""
+    async def _cancel_doubles(self, made: WorkflowSummary, rivals: Collection[str] | None) -> None:
+        """After a second sending, look whether the first took effect after all, for as long as a listing may lag.
+
+        With a key (`rivals`) an older one may be another caller's, whose it stays.
+        """
         begun = self.clock.monotonic()
         for moment in LOOKS_AT:
             await self.clock.sleep(begun + moment - self.clock.monotonic())
             try:
                 page = await self.workflows.list(per_page=100).page(1)
             except _MAY_PASS as error:
-                log.info("looking for a double of %r failed: %s", name, error)
+                log.info("looking for a double of %r failed: %s", made.name, error)
                 continue
             for item in page.items:
-                if item.name == name and item.id != kept:
-                    return await self._cancel_double(name, item)
+                if item.name != made.name or item.id == made.id or item.id in (rivals or ()):
+                    continue
+                if rivals is None or age(item) > age(made):
+                    return await self.cancel_double(item)
         return None
 
-    async def _cancel_double(self, name: str, double: WorkflowSummary) -> None:
+    async def cancel_double(self, double: WorkflowSummary) -> None:
+        """Cancel a workflow that was made too much, if it has not begun yet; it is logged either way."""
         self.ledger.adopt(double.id)
         if double.status not in WAITING:
-            log.warning("%r was created twice: %s is %s and stays", name, double.id, double.status)
+            log.warning("%r was created twice: %s is %s and stays", double.name, double.id, double.status)
             return
-        log.warning("%r was created twice: cancelling %s", name, double.id)
+        log.warning("%r was created twice: cancelling %s", double.name, double.id)
         await cancel_for_good(self.workflows, double.id, self.clock)
 
     def since(self, moment: float | None) -> datetime:

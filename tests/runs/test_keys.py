@@ -50,11 +50,12 @@ class KeyedClient:
         send = self.ledger.recording(service.send)
         self.workflows = WorkflowsResource(send, service.open)
         self.index = KeyIndex(self.workflows, self.ledger, server_time, service.clock)
+        self.background = Background()
         self.submitter = Submitter(
             send=send,
             workflows=self.workflows,
             ledger=self.ledger,
-            background=Background(),
+            background=self.background,
             retry=RetryPolicy(),
             clock=service.clock,
             server_time=server_time,
@@ -337,6 +338,75 @@ class TestRaces:
         assert len({summary.id for summary in found}) == 1
         assert [world.service.status(it) for it in world.service.records.values()] == ["queued", "cancelled"]
 
+    async def test_soon_running(self, world: KeyWorld) -> None:
+        """A create is confirmed at once: the younger one is seen while it waits, though that is only for a second."""
+        world.service.queued = 1.0
+        found = await world.finish(_all(world.process().submit("k") for _ in range(4)))
+        assert len({summary.id for summary in found}) == 1
+        assert [world.service.status(it) for it in world.service.records.values()].count("cancelled") == 3
+
+    @pytest.mark.parametrize("growing", [True, False], ids=["ids-grow", "ids-shrink"])
+    async def test_same_second(self, world: KeyWorld, growing: bool) -> None:
+        """Within one second the listing's order tells which is older: the first may have been confirmed long ago."""
+        world.service.queued = 60.0
+        world.service.ids_grow = growing
+        world.service.before = _later_posts(world, [0.0, 0.6])
+        found = await world.finish(_all(world.process().submit("k") for _ in range(2)))
+        first, second = world.service.records.values()
+        assert [summary.id for summary in found] == [first.id, first.id]
+        assert second.created - first.created == pytest.approx(0.6, abs=0.2)
+        assert [world.service.status(it) for it in (first, second)] == ["queued", "cancelled"]
+
+    async def test_younger_of_the_dead(self, world: KeyWorld, caplog: pytest.LogCaptureFixture) -> None:
+        """A younger one whose caller died before it could look is cancelled by the older one's, and that is logged."""
+        world.service.queued = 60.0
+        world.service.latency = 0.5
+        process = world.process()
+        dying = asyncio.ensure_future(world.process().submit("k"))
+        world.service.before = _later_posts(world, [0.25, 0.0])
+        submit = asyncio.ensure_future(process.submit("k"))
+        while world.made < 2:
+            await world.clock.advance(0.0)
+            await world.clock.advance(0.25)
+        dying.cancel()
+        kept = await world.finish(submit)
+        assert kept.id == next(iter(world.service.records))
+        await world.finish(world.clock.sleep(10.0))
+        assert [world.service.status(it) for it in world.service.records.values()] == ["queued", "cancelled"]
+        assert "was created twice: cancelling" in caplog.text
+
+    async def test_both_cancelled(self, world: KeyWorld) -> None:
+        """When the older one was cancelled, too, there is none of this key: it is created again."""
+        world.service.queued = 60.0
+        older = world.process()
+        records = world.service.records
+
+        def fault(line: str) -> None:
+            if line.endswith("/cancel"):
+                first = next(iter(records.values()))
+                first.ends, first.outcome = world.clock.monotonic(), "cancelled"
+
+        world.service.fault = fault
+        found = await world.finish(_all([older.submit("k"), world.process().submit("k")]))
+        assert world.made == 3
+        assert found[1].id == [*records][2]
+
+    async def test_acted_late(self, world: KeyWorld, caplog: pytest.LogCaptureFixture) -> None:
+        """A lost create that takes effect after it was sent again is cancelled, and logged."""
+        world.service.queued, world.service.duration = 200.0, 300.0
+        left = [LOST]
+
+        def fault(line: str) -> None:
+            if line == "POST /v1/workflow" and left:
+                raise left.pop()
+
+        world.service.fault = fault
+        made = await world.finish(world.process().submit("k"))
+        world.service.add(300.0, name=made.name)
+        await world.finish(world.clock.sleep(40.0))
+        assert [world.service.status(it) for it in world.service.records.values()] == ["queued", "cancelled"]
+        assert "was created twice: cancelling" in caplog.text
+
     async def test_both_run(self, world: KeyWorld, caplog: pytest.LogCaptureFixture) -> None:
         """When the younger one has begun before it is seen, its caller keeps it, and that is logged."""
         found = await world.finish(_all(world.process().submit("k") for _ in range(2)))
@@ -480,6 +550,16 @@ class TestCost:
         before = len(world.service.asked)
         assert (await world.finish(process.submit("k"))).id == summary.id
         assert len(world.service.asked) == before
+
+
+def _later_posts(world: KeyWorld, delays: list[float]) -> Any:
+    """Let the next creates take so much longer to arrive."""
+
+    async def before(line: str) -> None:
+        if line == "POST /v1/workflow" and delays:
+            await world.clock.sleep(delays.pop(0))
+
+    return before
 
 
 async def _all(work: Any) -> list[Any]:

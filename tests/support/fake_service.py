@@ -69,6 +69,7 @@ class FakeService:
         self.before: Callable[[str], Awaitable[None]] = _at_once
         self.talk: Callable[[Record], AsyncGenerator[bytes, None]] = self.talk_well
         self.cuts = 0
+        self.ids_grow = True
 
     def resource(self) -> WorkflowsResource:
         """Return a resource whose requests end here."""
@@ -76,7 +77,8 @@ class FakeService:
 
     def add(self, duration: float = 30.0, outcome: str = "completed", *, name: str = "row", age: float = 0.0) -> str:
         """Create a workflow as another client would, and return its id."""
-        id = f"00000000-0000-4000-a000-{len(self.records):012}"
+        number = len(self.records) if self.ids_grow else 999_999_999 - len(self.records)
+        id = f"00000000-0000-4000-a000-{number:012}"
         created = self.clock.monotonic() - age
         self.records[id] = Record(id=id, name=name, created=created, ends=created + duration, outcome=outcome)
         return id
