@@ -49,9 +49,17 @@ async def test_exit_codes_are_documented() -> None:
         assert words in output
 
 
-@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-async def test_completion(shell: str) -> None:
-    """There is a completion script for each shell."""
-    result = await call(None, "--show-completion", shell)
+SCRIPTS = {
+    "bash": "complete -o default -F _comfycontrol_completion comfycontrol",
+    "zsh": "#compdef comfycontrol",
+    "fish": "complete --command comfycontrol",
+}
+
+
+@pytest.mark.parametrize(("shell", "line"), SCRIPTS.items(), ids=SCRIPTS)
+async def test_completion(shell: str, line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is a completion script for each shell that may have started us."""
+    monkeypatch.setattr("shellingham.detect_shell", lambda: (shell, f"/bin/{shell}"))
+    result = await call(None, "--show-completion")
     assert result.exit_code == 0, result.output
-    assert "comfycontrol" in result.output
+    assert line in result.output

@@ -10,22 +10,13 @@ import pytest
 
 from comfycontrol_async import ComfyControl
 from comfycontrol_async.testing import LocalServer
-from support.command_line import ROOT, TXT2IMG, ended, environment, line_with, plain_environment, started
+from support.command_line import ROOT, TXT2IMG, call, ended, errors, line_with, plain_environment, started
 from support.fake_comfyui import FakeComfyUI
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="SIGINT and terminals of POSIX")
 
 
-async def test_demo(tmp_path: Path) -> None:
-    """The demo needs neither a token nor an option, and no proxy gets its requests."""
-    proxy = "http://127.0.0.1:9"
-    async with started(None, "demo", "-n", "6", "--speed", "50", directory=tmp_path, HTTP_PROXY=proxy) as process:
-        code, out, err = await ended(process)
-    assert code == 0, err
-    assert "6 of 6 completed" in out
-    assert len(list((tmp_path / "comfycontrol-demo").glob("*.png"))) == 6
-
-
+@pytest.mark.slow
 async def test_demo_interrupted(tmp_path: Path) -> None:
     """Ctrl-C ends the demo with 130 and one word."""
     async with started(None, "demo", directory=tmp_path) as process:
@@ -82,15 +73,6 @@ async def test_serve_comfyui() -> None:
     assert "very-secret" not in out + err
 
 
-async def test_serve_without_comfyui() -> None:
-    """A ComfyUI that is not there is one line."""
-    async with started(None, "serve", "--comfyui", "http://127.0.0.1:9") as process:
-        code, _, err = await ended(process)
-    assert code == 2
-    assert err.startswith("error: ")
-    assert len(err.splitlines()) == 1
-
-
 async def use_server(process: asyncio.subprocess.Process) -> None:
     """Make a request with the settings that a process prints for shells."""
     token = (await line_with(process.stdout, "export COMFYCONTROL_API_TOKEN=")).partition("=")[2]
@@ -99,13 +81,22 @@ async def use_server(process: asyncio.subprocess.Process) -> None:
         assert (await comfy.user.get()).name
 
 
+async def test_serve_without_comfyui() -> None:
+    """A ComfyUI that is not there is one line."""
+    result = await call(None, "serve", "--comfyui", "http://127.0.0.1:9")
+    assert result.exit_code == 2
+    assert result.stderr.splitlines() == errors(result)
+    assert len(errors(result)) == 1
+
+
 async def test_serve_port_taken() -> None:
     """A port that is taken is one line."""
-    async with LocalServer() as server, started(None, "serve", "--port", server.url.rpartition(":")[2]) as process:
-        code, out, err = await ended(process)
-    assert code == 2
-    assert not out
-    assert err.startswith("error: cannot listen on 127.0.0.1 port ")
+    async with LocalServer() as server:
+        result = await call(None, "serve", "--port", server.url.rpartition(":")[2])
+    assert result.exit_code == 2
+    assert not result.stdout
+    (line,) = errors(result)
+    assert line.startswith("error: cannot listen on 127.0.0.1 port ")
 
 
 async def test_run_interrupted(tmp_path: Path) -> None:
@@ -133,16 +124,19 @@ async def test_submit_interrupted(tmp_path: Path) -> None:
     assert "'mine'" in err.splitlines()[-1]
 
 
-async def test_terminal(tmp_path: Path) -> None:
-    """On a terminal the progress is redrawn, and stdout stays free of it."""
+async def test_demo(tmp_path: Path) -> None:
+    """The demo needs neither a token nor an option, and no proxy gets its requests.
+
+    On a terminal the progress is redrawn, and stdout stays free of it.
+    """
     terminal, tty = os.openpty()
-    env = {key: value for key, value in environment().items() if value is not None and key != "NO_COLOR"}
+    colourful = {name: value for name, value in plain_environment().items() if name != "NO_COLOR"}
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "comfycontrol_async", "demo", "-n", "2", "--speed", "50"),
+        *(sys.executable, "-m", "comfycontrol_async", "demo", "-n", "6", "--speed", "50"),
         stdout=asyncio.subprocess.PIPE,
         stderr=tty,
         cwd=tmp_path,
-        env=os.environ | env | {"PYTHONPATH": str(ROOT), "TERM": "xterm", "PYTHONUTF8": "1"},
+        env=colourful | {"TERM": "xterm", "PYTHONUTF8": "1", "HTTP_PROXY": "http://127.0.0.1:9"},
     )
     os.close(tty)
     out, _ = await process.communicate()
@@ -152,6 +146,8 @@ async def test_terminal(tmp_path: Path) -> None:
     assert "\x1b" in shown
     assert "downloaded" in shown
     assert b"\x1b" not in out
+    assert b"6 of 6 completed" in out
+    assert len(list((tmp_path / "comfycontrol-demo").glob("*.png"))) == 6
 
 
 @pytest.mark.parametrize("missing", ["typer", "rich"])
@@ -211,7 +207,13 @@ async def test_interrupted_twice() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", [("whoami",), ("ls", "--json"), ("limits",), ("check", TXT2IMG), ("serve",)], ids=" ".join
+    "command",
+    [
+        ("ls", "--json"),
+        ("serve",),
+        *(pytest.param(other, marks=pytest.mark.slow) for other in (("whoami",), ("limits",), ("check", TXT2IMG))),
+    ],
+    ids=" ".join,
 )
 async def test_stdout_closed_from_the_start(command: tuple[str, ...]) -> None:
     """Where the shell has closed stdout (`>&-`), Python has none: one line says so."""

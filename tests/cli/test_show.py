@@ -118,7 +118,7 @@ except typer.Exit as end:
 """
 
 
-@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
+@pytest.mark.parametrize("encoding", [pytest.param("ascii", marks=pytest.mark.slow), "cp1252"])
 def test_narrow_encodings(encoding: str) -> None:
     """What an encoding does not have is escaped: paid work never ends in a traceback."""
     environment = plain_environment() | {"PYTHONIOENCODING": encoding}

@@ -52,7 +52,7 @@ def check(found: dict[str, Any]) -> None:
     assert not found["again"]["leak"]
 
 
-@pytest.mark.parametrize("kind", ["memory", "local"])
+@pytest.mark.parametrize("kind", [pytest.param("memory", marks=pytest.mark.slow), "local"])
 async def test_stores(tmp_path: Path, kind: str) -> None:
     """Objects are whole under their paths, none is overwritten unasked, and a broken transfer leaves nothing."""
     found = await in_a_process(kind, *([str(tmp_path)] if kind == "local" else []))

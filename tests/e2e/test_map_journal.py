@@ -280,6 +280,7 @@ class TestProcesses:
             assert await killer.end(await killer.start()) == 0
             killer.check()
 
+    @pytest.mark.slow
     async def test_killed(self, tmp_path: Path) -> None:
         """`kill -9` at three random moments loses and doubles nothing."""
         await kill_and_resume(tmp_path, kills=3, rows=20, draw=random.Random(), tell=lambda text: None)

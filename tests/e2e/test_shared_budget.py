@@ -96,14 +96,23 @@ async def working(
                 await process.wait()
 
 
-@pytest.mark.parametrize("count", [3, pytest.param(8, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("place", "count"),
+    [
+        ("redis", 2),  # programs that share a file are in test_default_budget.py
+        pytest.param("redis", 8, marks=pytest.mark.slow),
+        pytest.param("file", 3, marks=pytest.mark.slow),
+        pytest.param("file", 8, marks=pytest.mark.slow),
+    ],
+    indirect=["place"],
+)
 async def test_nothing_over_the_limit(place: tuple[str, str], count: int) -> None:
     """However many processes share the budget: no 429, and each gets its part."""
     async with (
         LocalServer(limit=LIMIT, speed=SPEED, latency=1.0) as server,
         working(server, place, count) as workers,
     ):
-        await asyncio.sleep(1.5 if count == 3 else 6.0)
+        await asyncio.sleep(6.0 if count == 8 else 1.5)
         answers = await workers.end()
         assert server.refused == 0
         assert server.max_in_window <= LIMIT

@@ -54,7 +54,7 @@ def run(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, *options: st
     return pytester.runpytest_subprocess(*plugin, *strict, *options)
 
 
-@pytest.mark.parametrize("mode", ["auto", "strict"])
+@pytest.mark.parametrize("mode", ["auto", pytest.param("strict", marks=pytest.mark.slow)])
 def test_server_fixture(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, mode: str) -> None:
     """The fixture gives a started server, with the options of the nearest markers, in both modes of pytest-asyncio."""
     pytester.makeini(f"[pytest]\nasyncio_mode = {mode}\nasyncio_default_fixture_loop_scope = function\n")
@@ -70,6 +70,7 @@ def test_loop_scopes(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch)
     run(pytester, monkeypatch, "-p", "pytest_asyncio.plugin").assert_outcomes(passed=10)
 
 
+@pytest.mark.slow
 def test_anyio(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
     """The client works in tests that anyio runs."""
     pytest.importorskip("anyio")
@@ -87,6 +88,7 @@ def test_anyio(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> No
     run(pytester, monkeypatch, "-p", "anyio.pytest_plugin").assert_outcomes(passed=1)
 
 
+@pytest.mark.slow
 def test_aiohttp(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
     """The client works in tests that the plugin of aiohttp runs, on which pytest-aiohttp is built."""
     pytester.makepyfile("""
