@@ -160,6 +160,6 @@ def api() -> Iterator[ScriptedApi]:
 async def comfy(api: ScriptedApi) -> AsyncIterator[ComfyControl]:
     """Open a client of the scripted API, which waits for nothing between its attempts."""
     async with ComfyControl(
-        TOKEN, base_url=BASE_URL, limiter=LocalLimiter(1000, 1.0), retry=RetryPolicy(base_delay=0.0)
+        TOKEN, base_url=BASE_URL, limiter=LocalLimiter(1000, 0.05), retry=RetryPolicy(base_delay=0.0)
     ) as client:
         yield client

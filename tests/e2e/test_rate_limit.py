@@ -47,7 +47,7 @@ async def batch(server: LocalServer, count: int) -> tuple[float, Counter[str]]:
         return time.monotonic() - started, became
 
 
-@pytest.mark.parametrize("law", [uniform, heavy_tail])
+@pytest.mark.parametrize("law", [pytest.param(uniform, marks=pytest.mark.slow), heavy_tail])
 async def test_no_refusal(law: Law) -> None:
     """200 requests wanted at once, latencies that vary by a tenth of the period, some lost: no 429."""
     chance = random.Random(1)

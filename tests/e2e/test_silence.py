@@ -151,7 +151,7 @@ class TestSilence:
 class TestLargeBodies:
     """Bodies are bounded after decompression."""
 
-    @pytest.mark.parametrize("status", [200, 400])
+    @pytest.mark.parametrize("status", [200, pytest.param(400, marks=pytest.mark.slow)])
     async def test_bomb(self, status: int) -> None:
         """A small answer that unpacks to 110 MB is refused long before, or read as far as an error page goes."""
         packed = gzip.compress(b" " * 110_000_000, 1)

@@ -304,6 +304,6 @@ async def test_retries_are_not_told_twice(
     said = [record.getMessage() for record in caplog.records if record.name.startswith("comfycontrol_async")]
     assert said == [
         "GET /v1/user: 503; again in 0.00 s",
-        "the server refused a request: nothing is sent for 1.0 s",
+        "the server refused a request: nothing is sent for 0.1 s",
         "the cooldown is over: requests are sent again",
     ]
