@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Generator, Iterator
 from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
+from zlib import crc32
 
 import aiohttp
 import aioresponses.core
@@ -85,8 +86,13 @@ def pytest_collection() -> Generator[None, object, object]:
         gc.enable()
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Refuse a test whose id holds an address: each process of pytest-xdist would know it by another name."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mix the files, and refuse a test whose id holds an address: each worker would know it by another name.
+
+    A worker begins with its part of the list, and by name those that wait for servers would all come to one.
+    """
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: crc32(item.path.name.encode()))
     changing = [item.nodeid for item in items if " at 0x" in item.nodeid]
     if changing:
         raise pytest.UsageError(f"give these cases an id of their own: {changing}")

@@ -84,7 +84,7 @@ async def test_run_json(waits: bool, tmp_path: Path) -> None:
 async def test_run_held_up(drawn: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A cooldown is told while it lasts; a terminal gets one line that is redrawn, and stdout is the same."""
     monkeypatch.setattr(_show, "is_live", lambda _: drawn)
-    async with LocalServer(speed=10) as server:
+    async with LocalServer(speed=20) as server:
         limiter = LocalLimiter(server.limit, server.period)
         monkeypatch.setattr(_run, "connect", lambda: ComfyControl(server.token, base_url=server.url, limiter=limiter))
         server.consume(server.limit)

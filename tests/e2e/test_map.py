@@ -90,7 +90,7 @@ class TestResults:
         async with connected(duration=lambda index: 5.0 - index) as (_, comfy):
             ordered = await results_of(comfy, colors(5), concurrency=concurrency, ordered=True)
             assert [result.index for result in ordered] == list(range(5))
-        async with connected(duration=lambda index: 1.0 if index else 60.0) as (_, comfy):
+        async with connected(duration=lambda index: 1.0 if index else 30.0) as (_, comfy):
             loose = await results_of(comfy, colors(4), concurrency=4)
             assert [result.index for result in loose] != list(range(4))
 

@@ -286,11 +286,11 @@ class TestLimit:
         """The progress tells for how long the next request waits, and counts all requests."""
         async with connected(limit=5, speed=20.0, duration=1.0) as (server, comfy):
             seen: list[MapProgress] = []
-            await run(comfy, GRAPH, [{"color": n} for n in range(12)], on_progress=seen.append)
+            await run(comfy, GRAPH, [{"color": n} for n in range(7)], on_progress=seen.append)
             assert max(progress.waiting_for_limit for progress in seen) > 0
             assert seen[-1].waiting_for_limit == 0
             assert seen[-1].requests == len(sent(server))
-            assert [progress.running for progress in seen if progress.done == 12] == [0]
+            assert [progress.running for progress in seen if progress.done == 7] == [0]
 
 
 async def test_lost_submits_in_the_progress(tmp_path: Path) -> None:

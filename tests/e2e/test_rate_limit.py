@@ -80,6 +80,7 @@ async def test_real_limit(law: Law, loss: float) -> None:
         assert elapsed <= 93.0
 
 
+@pytest.mark.slow
 async def test_nothing_is_lost_when_the_budget_was_used_by_others() -> None:
     """An outside client uses up the budget; 30 requests wanted at once all succeed after the cooldown, in order.
 
