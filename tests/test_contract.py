@@ -7,6 +7,7 @@ import importlib.metadata
 import importlib.util
 import inspect
 import os
+import re
 import subprocess
 import sys
 import typing
@@ -538,6 +539,91 @@ def test_testing_kit() -> None:
     server = inspect.signature(testing.LocalServer).parameters
     assert {"limit", "period", "cooldown", "edge", "speed", "comfyui", "node_definitions"} <= set(server)
     assert {"fail_next", "drop_next"} <= set(dir(testing.LocalServer))
+
+
+# What tests know of the limiters
+
+TESTS = Path(__file__).parent
+# Pure modules have a table of their own; every other test of a limiter goes through what users can use.
+TABLES = {
+    "limits/test_lanes.py": {"_lanes"},
+    "limits/test_pacing.py": {"_pacing", "_rule"},  # a rule is what its functions take
+    "limits/test_turns.py": {"_turns"},
+    "limits/test_redis_rules.py": {"_pacing", "_question", "_rule", "_turns"},  # the functions that Lua has too
+}
+PRIVATE_MODULE = re.compile(rf"{PACKAGE}\.limits\.(_\w+)")
+# Which variables hold limiters and permits; in tests of the limiters, all but a test's own `self`.
+OF_A_LIMITER = re.compile(r"\b(\w*limiters?|permits?|limits)(\[.*\])?$")
+# Of named tuples, `os` and asyncio.
+NOT_OF_A_LIMITER = {"_replace", "_exit", "_set_running_loop", "_log_destroy_pending"}
+# Only what may use any of that is parsed: all would take half a second.
+SUSPECT = re.compile(r"""(limit|permit).*\._[a-z]|limits import (\([^)]*|.*)\b_[a-z]|attr\(.*["']_[a-z]""")
+SUSPECT_INSIDE = re.compile(rf"""(?<!\bself)(?<!{PACKAGE})\.(?!{"|".join(NOT_OF_A_LIMITER)})_[a-z]|{SUSPECT.pattern}""")
+
+
+def private_uses(path: str, text: str) -> set[str]:
+    """Return the private modules and attributes of limiters that a test file uses; the path is that below `tests`."""
+    inside = path.startswith("limits/")
+    if not (SUSPECT_INSIDE if inside else SUSPECT).search(text):
+        return set()
+    # Modules that are imported, or named for what is replaced in them: `monkeypatch.setattr("a.b.c", ...)`.
+    named: list[str] = []
+    read: list[tuple[str, str]] = []
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Attribute):
+            if node.attr.startswith("_"):
+                read.append((ast.unparse(node.value), node.attr))
+        elif isinstance(node, ast.Constant):
+            named.append(str(node.value))
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            base = f"{node.module}." if isinstance(node, ast.ImportFrom) else ""
+            named += [f"{base}{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("attr") and len(node.args) > 1:
+            read.append((ast.unparse(node.args[0]), ast.unparse(node.args[1]).strip("'")))
+    attributes = {
+        f"{owner}.{name}"
+        for owner, name in read
+        if name.startswith("_") and not name.startswith("__") and name not in NOT_OF_A_LIMITER
+        if OF_A_LIMITER.search(owner) or (inside and owner != "self")
+    }
+    return attributes | {found[1] for found in map(PRIVATE_MODULE.match, named) if found}
+
+
+def test_limiters_are_tested_by_what_they_do() -> None:
+    """No test reads or replaces what is private to a limiter; tables of pure modules import just these."""
+    used = {}
+    for file in {*TESTS.rglob("*.py")} - {Path(__file__)}:
+        path = file.relative_to(TESTS).as_posix()
+        used[path] = private_uses(path, file.read_text(encoding="utf-8"))
+    assert {path: names for path, names in used.items() if names} == TABLES
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("from comfycontrol_async.limits import Permit, _table", {"_table"}),
+        ("from comfycontrol_async.limits import (\n    Permit,\n    _table,\n)", {"_table"}),
+        ("from comfycontrol_async.limits._lanes import Lanes", {"_lanes"}),
+        ("import comfycontrol_async.limits._lanes as lanes", {"_lanes"}),
+        ("monkeypatch.setattr('comfycontrol_async.limits._table.MEMBERS', 2)", {"_table"}),
+        ("comfy.limiter._store.state(0.0)", {"comfy.limiter._store"}),
+        ("self.limiters[0]._gate = 5.0", {"self.limiters[0]._gate"}),
+        ("limits._memory.MemoryStore", {"limits._memory"}),
+        ("permit._state", {"permit._state"}),
+        ("getattr(limiter, '_queue')", {"limiter._queue"}),
+        ("monkeypatch.setattr(own_limiter, '_monotonic', clock)", {"own_limiter._monotonic"}),
+        ("repr(limiter), limiter.__class__, self._limiter, comfy._core", set()),
+    ],
+)
+def test_what_is_private_to_a_limiter_is_found(text: str, found: set[str]) -> None:
+    """Each way to it is."""
+    assert private_uses("e2e/test_any.py", text) == found
+
+
+def test_tests_of_limiters_read_nothing_private_but_their_own() -> None:
+    """Whatever a variable is called there."""
+    text = "first._gate, left[1]._task, world.first.left()._free, self._mine, os._exit"
+    assert private_uses("limits/test_any.py", text) == {"first._gate", "left[1]._task", "world.first.left()._free"}
 
 
 # What an import costs
