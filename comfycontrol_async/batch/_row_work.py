@@ -26,6 +26,7 @@ from comfycontrol_async.batch._rows import columns_of
 from comfycontrol_async.batch._tables import FaultyRow
 from comfycontrol_async.batch._templates import place_of
 from comfycontrol_async.errors import (
+    APIError,
     AuthenticationError,
     ClientClosedError,
     ClientLoopError,
@@ -70,7 +71,6 @@ class BatchTools:
     """What a batch needs of its client. `cancel` cancels a workflow by its id, as soon as that can be done."""
 
     leaving: Leaving
-
     run: RunTools
     submitter: Submitter
     cancel: Callable[[str], Awaitable[object]]
@@ -251,10 +251,8 @@ class RowWork:
         else:
             async with self._submits:
                 summary, entry = await self._create(row, attrs.evolve(entry, name=name))
-        created_at = summary.created_at.isoformat()
-        entry = attrs.evolve(
-            entry, state=JournalState.SUBMITTED, name=name, id=summary.id, created_at=created_at, error=""
-        )
+        entry = attrs.evolve(entry, state=JournalState.SUBMITTED, name=name, id=summary.id, error="")
+        entry = attrs.evolve(entry, created_at=summary.created_at.isoformat())
         run = make_run(self._tools.run, summary, graph=self._graph)
         # Before anything is waited for: a batch that is left from here on cancels it.
         self.under_way[run.id] = (run, entry)
@@ -281,7 +279,10 @@ class RowWork:
                 await self._write(planned)  # it certainly never left
             raise
         except ComfyControlError as error:
-            await self._write(attrs.evolve(entry, state=JournalState.FAILED, error=f"{type(error).__name__}: {error}"))
+            # A server that redirects says that it did not act. Looking at the next start costs less than trusting it.
+            if not (isinstance(error, APIError) and 300 <= error.status < 400):
+                text = f"{type(error).__name__}: {error}"
+                await self._write(attrs.evolve(entry, state=JournalState.FAILED, error=text))
             raise
         finally:
             self._submitting.discard(task)

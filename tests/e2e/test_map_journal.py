@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from comfycontrol_async import (
+    APIError,
     AuthenticationError,
     BadRequestError,
     ComfyControl,
@@ -207,6 +208,14 @@ class TestSubmitting:
         assert isinstance(error, SubmitOutcomeUnknownError)
         assert len(error.candidates) == 2
         assert len(server.workflows) == 4
+
+    @pytest.mark.parametrize("effect", [True, False], ids=["took-effect", "no-effect"])
+    async def test_redirected(self, server: LocalServer, comfy: ComfyControl, journal: Path, effect: bool) -> None:
+        """A create that is redirected is its row's error, and looked for at the next start: it may have acted."""
+        server.fail_next(*CREATE, status=307, effect=effect)
+        assert [type(result.error) for result in await run(comfy, journal, 1)] == [APIError]
+        assert [result.error for result in await run(comfy, journal, 1)] == [None]
+        assert made(server) == ["0"]
 
     async def test_looking_fails(self, server: LocalServer, comfy: ComfyControl, journal: Path) -> None:
         """When they cannot be looked for, the batch does not begin, and says why; the next start does it."""
