@@ -59,7 +59,7 @@ def _classify(error: Exception, may_have_left: bool, where: dict[str, str], clea
     if isinstance(error, TimeoutError):
         return Failure(Fate.UNKNOWN, RequestTimeoutError("no answer in time", **where))
     if isinstance(error, Resent):
-        return Failure(Fate.UNKNOWN, ResponseLostError("the kept-alive connection had been closed", **where))
+        return Failure(Fate.UNKNOWN, ResponseLostError("the connection was closed before an answer came", **where))
     if isinstance(error, aiohttp.ClientPayloadError):
         return Failure(Fate.UNKNOWN, ResponseLostError("the answer was cut short", **where))
     return Failure(Fate.UNKNOWN, ResponseLostError(text, **where))

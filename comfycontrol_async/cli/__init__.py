@@ -1,5 +1,6 @@
 """The command line `comfycontrol`: a client of the package's facade, which needs the extra `cli`."""
 
+import io
 import sys
 
 __all__ = ["main"]
@@ -20,4 +21,18 @@ def main() -> None:
         sys.exit(f"error: the command line needs {error.name}: pip install 'comfycontrol-async[cli]'")
     except KeyboardInterrupt:
         sys.exit(130)
-    app(prog_name="comfycontrol")
+    make_streams_tolerant()
+    try:
+        app(prog_name="comfycontrol")
+    except OSError as error:  # of what typer prints: help, the version, completions; commands report their own
+        from comfycontrol_async.cli._show import report_stdout
+
+        report_stdout(error)
+        sys.exit(1)
+
+
+def make_streams_tolerant() -> None:
+    """Let stdout and stderr escape characters that their encoding does not have, instead of failing."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")

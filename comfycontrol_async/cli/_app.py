@@ -57,9 +57,7 @@ def options(
 ) -> None:
     """Run ComfyUI graphs on ComfyControl within its rate limit."""
     from comfycontrol_async.cli._execute import log_to_stderr, settings
-    from comfycontrol_async.cli._show import make_streams_tolerant
 
-    make_streams_tolerant()
     settings.verbose, settings.token_file = verbose, token_file
     context.call_on_close(log_to_stderr(verbose=verbose))
 

@@ -28,7 +28,7 @@ async def check_graph(
 
 
 async def _definitions(object_info: str | None, runner: str | None) -> NodeDefinitions | None:
-    if object_info is not None and object_info.startswith(("http://", "https://")):
+    if object_info is not None and object_info.lower().startswith(("http://", "https://")):
         return await NodeDefinitions.fetch(object_info)
     if object_info is not None:
         return await asyncio.to_thread(NodeDefinitions.load, object_info)

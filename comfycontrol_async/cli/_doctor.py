@@ -12,7 +12,7 @@ from typing import Literal
 import attrs
 
 from comfycontrol_async import ComfyControl, ComfyControlError, ConfigurationError, RetryPolicy
-from comfycontrol_async.cli._execute import BASE_URL_VARIABLE, connect, read_token
+from comfycontrol_async.cli._execute import connect, read_token
 from comfycontrol_async.cli._exit_codes import DONE, TOKEN_VARIABLE, advice_for, exit_code_of
 from comfycontrol_async.cli._show import print_json, print_result, sanitize
 
@@ -35,7 +35,9 @@ class Finding:
 
 async def examine(*, as_json: bool) -> int:
     """Print what was found; the exit code is that of the first failure."""
-    findings = [*_versions(), *_environment(), *await _connection()]
+    findings = [*_versions(), *_environment()]
+    if all(one.level != "fail" for one in findings):
+        findings += await _connection()
     if as_json:
         print_json([attrs.asdict(finding, filter=lambda field, _: field.name != "code") for finding in findings])
     else:
@@ -66,7 +68,11 @@ def _environment() -> Iterator[Finding]:
             "token",
             "is set" if known else f"does not begin with cfc_: is {TOKEN_VARIABLE} the right one?",
         )
-    yield Finding("ok", "server", os.environ.get(BASE_URL_VARIABLE) or "https://api.comfycontrol.app")
+    try:
+        # A client asks for a token, and nothing is sent with this one.
+        yield Finding("ok", "server", ComfyControl("cfc_unused").base_url)
+    except ConfigurationError as error:  # it never quotes the address, which may hold a password
+        yield Finding("fail", "settings", str(error), exit_code_of(error))
     if proxies := [name for name in _PROXIES if os.environ.get(name)]:
         yield Finding("ok", "proxy", f"set by {', '.join(proxies)}")
 
@@ -74,23 +80,14 @@ def _environment() -> Iterator[Finding]:
 async def _connection() -> list[Finding]:
     try:
         comfy = connect(RetryPolicy(attempts=1))
-    except ComfyControlError as error:
-        return [] if _is_token(error) else [Finding("fail", "settings", str(error), exit_code_of(error))]
+    except ConfigurationError as error:
+        return [Finding("fail", "token", str(error), exit_code_of(error))]
     async with comfy:
         try:
             limit = _limiter(comfy)
         except ComfyControlError as error:  # it is made when first used
             return [Finding("fail", "limit", str(error), exit_code_of(error))]
         return [limit, *await _reach(comfy)]
-
-
-def _is_token(error: ComfyControlError) -> bool:
-    """Tell whether it is the missing token, which was reported before."""
-    try:
-        read_token()
-    except ConfigurationError as same:
-        return str(same) == str(error)
-    return False
 
 
 def _limiter(comfy: ComfyControl) -> Finding:

@@ -13,9 +13,16 @@ import typer
 
 from comfycontrol_async import ComfyControl, ComfyControlError, ConfigurationError, DownloadError, RetryPolicy
 from comfycontrol_async.cli._exit_codes import INTERRUPTED, TOKEN_VARIABLE, UNEXPECTED, MissingTokenError, exit_code_of
+from comfycontrol_async.cli._params import read_text
 from comfycontrol_async.cli._show import error_console, is_live, print_error, print_labelled, print_note, sanitize
 
 BASE_URL_VARIABLE = "COMFYCONTROL_BASE_URL"
+LOG_VARIABLE = "COMFYCONTROL_LOG"
+
+# Bytes of a token file: more is another file.
+_LARGEST_TOKEN = 64 * 1024
+# What COMFYCONTROL_LOG may say; the client refuses anything else.
+_LEVELS = {"debug": logging.DEBUG, "info": logging.INFO}
 
 
 @attrs.define
@@ -93,16 +100,12 @@ def read_token() -> str:
             "tokens are made in the account settings of the ComfyControl dashboard"
         )
     try:
-        token = file.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"cannot read the token file {str(file)!r}: {_reason(error)}") from error
+        token = read_text(file, _LARGEST_TOKEN).strip()
+    except ValueError as error:
+        raise ConfigurationError(f"cannot read the token file {str(file)!r}: {error}") from error
     if not token:
         raise MissingTokenError(f"the token file {str(file)!r} is empty")
     return token
-
-
-def _reason(error: Exception) -> str:
-    return str(getattr(error, "strerror", None) or "it is no text")
 
 
 def connect(retry: RetryPolicy | None = None) -> ComfyControl:
@@ -131,13 +134,19 @@ def check_directory(directory: Path) -> None:
 
 
 def log_to_stderr(*, verbose: bool) -> Callable[[], None]:
-    """Show the package's log on stderr: its warnings, or with `verbose` everything; return what ends that."""
+    """Show the package's log on stderr: its warnings, or with `verbose` everything; return what ends that.
+
+    COMFYCONTROL_LOG is taken over: the client's own handler would say everything twice, and over what is redrawn.
+    """
     logger = logging.getLogger("comfycontrol_async")
     level = logger.level
     handler: logging.Handler
-    if verbose:
+    wanted = _LEVELS.get(os.environ.get(LOG_VARIABLE, "").strip().lower())
+    if wanted is not None:
+        del os.environ[LOG_VARIABLE]
+    if verbose or wanted is not None:
         handler = _terminal_log() if is_live(error_console()) else _Lines(logging.DEBUG)
-        logger.setLevel(logging.DEBUG)
+        logger.setLevel(logging.DEBUG if verbose or wanted is None else wanted)
     else:
         handler = _Warnings(logging.WARNING)
     logger.addHandler(handler)

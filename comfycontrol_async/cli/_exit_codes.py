@@ -69,6 +69,7 @@ _ADVICE: tuple[tuple[type[Exception], str], ...] = (
 
 def advice_for(error: ComfyControlError) -> str:
     """Return what to do about an answer of the API, or the lack of one; empty where the error says it itself."""
-    if isinstance(error, TransportError) and not error.method:  # not the API: a ComfyUI, of which its text tells
+    # Not the API but a ComfyUI: the error's own text says what to do.
+    if (isinstance(error, TransportError) and not error.method) or getattr(error, "path", "").startswith("http"):
         return ""
     return next((advice for kind, advice in _ADVICE if isinstance(error, kind)), "")

@@ -5,6 +5,9 @@ from pathlib import Path
 
 import typer
 
+# Bytes of a file that `-p name=@file` reads; the API takes 50 MB with everything.
+_LARGEST_TEXT = 10 * 1024**2
+
 
 def read_params(texts: Sequence[str] | None, files: Sequence[str] | None) -> dict[str, str | Path]:
     """Return a graph's parameters by name. `-p name=@file` reads the text of a file, `-p name=@@x` gives "@x".
@@ -34,12 +37,30 @@ def _read_text(name: str, value: str) -> str:
     if value.startswith("@@"):
         return value[1:]
     try:
-        return Path(value[1:]).read_text(encoding="utf-8-sig").removesuffix("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        return read_text(Path(value[1:]), _LARGEST_TEXT).removesuffix("\n")
+    except ValueError as error:
         raise typer.BadParameter(
-            f"{name!r} cannot be read from {value[1:]!r}: {reason}; a text that begins with @ is written @@"
+            f"{name!r} cannot be read from {value[1:]!r}: {error}; a text that begins with @ is written @@"
         ) from None
+
+
+def read_text(path: Path, largest: int) -> str:
+    """Return the text of a file without a byte order mark; a device without an end is read up to `largest` bytes.
+
+    Raises:
+        ValueError: it cannot be read, is larger, or is not UTF-8 text.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(largest + 1)
+    except OSError as error:
+        raise ValueError(error.strerror or "it cannot be opened") from error
+    if len(data) > largest:
+        raise ValueError(f"it is larger than {largest // 1024} kB")
+    try:
+        return data.decode("utf-8-sig").replace("\r\n", "\n")
+    except UnicodeDecodeError as error:
+        raise ValueError("it is not UTF-8 text") from error
 
 
 def read_headers(pairs: Sequence[str] | None, option: str = "--header") -> dict[str, str] | None:

@@ -36,13 +36,6 @@ class OutputError(ComfyControlError):
     """Nothing can be written to stdout any more: the pipe was closed, or the disk is full."""
 
 
-def make_streams_tolerant() -> None:
-    """Let stdout and stderr escape characters that their encoding does not have, instead of failing."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
-
-
 def print_result(text: str = "") -> None:
     """Print a line on stdout.
 
@@ -55,9 +48,17 @@ def print_result(text: str = "") -> None:
         sys.stdout.write(text + "\n")
         sys.stdout.flush()
     except (OSError, ValueError) as error:
-        _drop_stdout()
-        reason = getattr(error, "strerror", None) or error
-        raise OutputError(f"cannot write to stdout: {reason}") from error
+        raise _stdout_failed(error) from error
+
+
+def report_stdout(error: OSError) -> None:
+    """Say in one line that what another library printed did not reach stdout."""
+    print_error(_stdout_failed(error))
+
+
+def _stdout_failed(error: Exception) -> OutputError:
+    _drop_stdout()
+    return OutputError(f"cannot write to stdout: {getattr(error, 'strerror', None) or error}")
 
 
 def _drop_stdout() -> None:

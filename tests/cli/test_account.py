@@ -1,6 +1,7 @@
 """`comfycontrol whoami`, and how errors of the service and of the settings reach the terminal."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -34,6 +35,30 @@ async def test_odd_token(monkeypatch: pytest.MonkeyPatch) -> None:
     assert result.exit_code == 0
     assert "warning: " in result.stderr
     assert "odd-secret" not in result.output
+
+
+async def test_token_file(tmp_path: Path) -> None:
+    """A token file may begin with a byte order mark and end with a line break; another file is one line."""
+    file = tmp_path / "token"
+    async with LocalServer() as server:
+        file.write_text(f"{server.token}\r\n", encoding="utf-8-sig")
+        result = await call(server, "--token-file", str(file), "whoami")
+        file.write_bytes(b"x" * 100_000)
+        refused = await call(server, "--token-file", str(file), "whoami")
+    assert result.exit_code == 0, result.output
+    assert refused.exit_code == 2
+    assert errors(refused) == [f"error: cannot read the token file {str(file)!r}: it is larger than 64 kB"]
+
+
+@pytest.mark.parametrize(("level", "lines"), [("debug", 1), ("info", 0)])
+@pytest.mark.parametrize("options", [(), ("--verbose",)], ids=["plain", "verbose"])
+async def test_log_variable(level: str, lines: int, options: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    """COMFYCONTROL_LOG shows the log once, with and without -v, and the level of both that says more."""
+    monkeypatch.setenv("COMFYCONTROL_LOG", level)
+    async with LocalServer(token="odd-secret-12") as server:
+        result = await call(server, *options, "whoami")
+    assert result.stderr.count("GET /v1/user: 200") == max(lines, len(options))
+    assert result.stderr.count("does not begin with") == 1
 
 
 async def test_expired_token() -> None:

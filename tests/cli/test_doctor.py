@@ -90,3 +90,15 @@ async def test_limiter_that_cannot_be(monkeypatch: pytest.MonkeyPatch) -> None:
     assert levels(result.stdout)["versions"] == "ok"
     assert levels(result.stdout)["limit"] == "fail"
     assert "COMFYCONTROL_LIMITER" in result.stdout
+
+
+async def test_address_that_cannot_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An address with a password is refused, and the password is not shown."""
+    monkeypatch.setattr("support.command_line.environment", lambda server: {})
+    monkeypatch.setenv("COMFYCONTROL_API_TOKEN", "cfc_x")
+    monkeypatch.setenv("COMFYCONTROL_BASE_URL", "https://me:very-secret@127.0.0.1:9")
+    result = await call(None, "doctor")
+    assert result.exit_code == 2
+    assert levels(result.stdout) == {"versions": "ok", "token": "ok", "settings": "fail"}
+    assert "must have no credentials" in result.stdout
+    assert "very-secret" not in result.output

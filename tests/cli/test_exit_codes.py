@@ -76,3 +76,7 @@ def test_no_advice_twice() -> None:
     """What says itself what to do gets nothing added."""
     assert not advice_for(ConnectionFailedError("no connection to http://127.0.0.1:8188; is ComfyUI running there?"))
     assert not advice_for(MissingTokenError("x"))
+    assert not advice_for(
+        AuthenticationError(401, "it wants to be logged in to", "GET", "http://127.0.0.1:8188/object_info")
+    )
+    assert not advice_for(NotFoundError(404, "is this a ComfyUI?", "GET", "http://127.0.0.1:8188/object_info"))

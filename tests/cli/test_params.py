@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import typer
 
+from comfycontrol_async.cli import _params
 from comfycontrol_async.cli._params import complete_file, complete_text, read_params
 from support.command_line import BLEND, TXT2IMG
 
@@ -44,6 +45,14 @@ def test_no_text(tmp_path: Path) -> None:
     (tmp_path / "picture").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(typer.BadParameter, match="it is not UTF-8 text"):
         read_params([f"a=@{tmp_path}/picture"], [])
+
+
+def test_file_without_an_end(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A file is read up to a bound: a device has no end."""
+    monkeypatch.setattr(_params, "_LARGEST_TEXT", 4096)
+    (tmp_path / "endless").write_bytes(b"x" * 4097)
+    with pytest.raises(typer.BadParameter, match="it is larger than 4 kB"):
+        read_params([f"a=@{tmp_path}/endless"], [])
 
 
 def _complete(complete: Any, file: str | None, incomplete: str) -> list[str]:

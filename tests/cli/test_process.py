@@ -226,3 +226,17 @@ async def test_stdout_closed_from_the_start(command: tuple[str, ...]) -> None:
         _, err = await process.communicate()
     assert process.returncode == 1
     assert err.decode().splitlines() == ["error: cannot write to stdout: it is closed"]
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a device of Linux")
+@pytest.mark.parametrize("command", ["--version", "-h"])
+async def test_stdout_full(command: str) -> None:
+    """What typer prints by itself ends in one line too, where the disk is full."""
+    process = await asyncio.create_subprocess_exec(
+        *("sh", "-c", 'exec "$@" >/dev/full', "sh", sys.executable, "-m", "comfycontrol_async", command),
+        stderr=asyncio.subprocess.PIPE,
+        env=plain_environment(),
+    )
+    _, err = await process.communicate()
+    assert process.returncode == 1
+    assert err.decode().splitlines() == ["error: cannot write to stdout: No space left on device"]

@@ -103,7 +103,8 @@ def test_full_stdout(monkeypatch: pytest.MonkeyPatch) -> None:
 CODE = """
 import sys
 from comfycontrol_async.cli._execute import execute
-from comfycontrol_async.cli._show import make_streams_tolerant, print_note, print_result
+from comfycontrol_async.cli import make_streams_tolerant
+from comfycontrol_async.cli._show import print_note, print_result
 import typer
 async def work():
     for _ in range(20000):
