@@ -1,6 +1,7 @@
 """How the tests of the command line run it: in this process, or in one of its own."""
 
 import asyncio
+import functools
 import inspect
 import json
 import os
@@ -10,6 +11,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import typer.testing
 from typer.testing import CliRunner, Result
 
 from comfycontrol_async.cli._app import app
@@ -22,6 +24,8 @@ BLEND = str(WORKFLOWS / "mf03_load_blend.template.json")
 UI_FORMAT = str(WORKFLOWS / "ui_format_export.json")
 # Before click 8.2 the two streams were one unless asked for.
 APART: Any = {"mix_stderr": False} if "mix_stderr" in inspect.signature(CliRunner).parameters else {}
+# The runner would build the commands for each call, which takes longer than most of them.
+typer.testing._get_command = functools.cache(typer.testing._get_command)  # type: ignore[attr-defined] # not exported
 
 
 def environment(server: LocalServer | None = None) -> dict[str, str | None]:
