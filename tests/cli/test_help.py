@@ -29,11 +29,12 @@ def test_commands() -> None:
     assert {names[0] for names in ALL if names} == set(COMMANDS.split())
 
 
-@pytest.mark.parametrize("flag", ["-h", "--help"])
-@pytest.mark.parametrize("names", ALL, ids=" ".join)
-async def test_help(names: tuple[str, ...], flag: str) -> None:
+@pytest.mark.parametrize(
+    "words", [*((*names, "--help") for names in ALL), ("-h",), ("run", "-h"), ("runners", "show", "-h")], ids=" ".join
+)
+async def test_help(words: tuple[str, ...]) -> None:
     """Each explains itself, needs no token for it, and shows no type where a flag takes no value."""
-    result = await call(None, *names, flag)
+    result = await call(None, *words)
     assert result.exit_code == 0
     assert "Usage: comfycontrol" in result.output
     flags = "\n".join(line for line in result.output.splitlines() if "--" in line)

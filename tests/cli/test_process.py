@@ -210,8 +210,10 @@ async def test_interrupted_twice() -> None:
     "command",
     [
         ("ls", "--json"),
-        ("serve",),
-        *(pytest.param(other, marks=pytest.mark.slow) for other in (("whoami",), ("limits",), ("check", TXT2IMG))),
+        *(
+            pytest.param(other, marks=pytest.mark.slow)
+            for other in (("whoami",), ("limits",), ("check", TXT2IMG), ("serve",))
+        ),
     ],
     ids=" ".join,
 )

@@ -121,23 +121,6 @@ def test_fastapi(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> 
     run(pytester, monkeypatch, "-W", "ignore:Using `httpx` with").assert_outcomes(passed=1)
 
 
-def test_synchronous_test(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A synchronous test may run a loop after the other with one client, beside several servers."""
-    pytester.makepyfile("""
-        import asyncio
-
-        def test_loops(comfycontrol, comfycontrol_server, comfycontrol_server_factory):
-            async def name():
-                return (await comfycontrol.user.get()).name
-
-            assert asyncio.run(name()) == asyncio.run(name())
-            assert len(comfycontrol_server.requests) == 2
-            other = comfycontrol_server_factory(limit=3)
-            assert (other.limit, other.requests) == (3, [])
-    """)
-    run(pytester, monkeypatch).assert_outcomes(passed=1)
-
-
 @pytest.mark.slow
 def test_workers(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each worker of pytest-xdist has its own server."""
@@ -148,8 +131,25 @@ def test_workers(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_no_plugin_for_async_tests(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a plugin that runs async tests they fail, with a sentence that says what to do, and others pass."""
-    pytester.makepyfile("async def test_async(comfycontrol): pass\ndef test_sync(comfycontrol_server): pass\n")
+    """Without a plugin that runs async tests they fail, with a sentence that says what to do, and others pass.
+
+    A synchronous test may run a loop after the other with one client, beside several servers.
+    """
+    pytester.makepyfile("""
+        import asyncio
+
+        async def test_async(comfycontrol):
+            pass
+
+        def test_loops(comfycontrol, comfycontrol_server, comfycontrol_server_factory):
+            async def name():
+                return (await comfycontrol.user.get()).name
+
+            assert asyncio.run(name()) == asyncio.run(name())
+            assert len(comfycontrol_server.requests) == 2
+            other = comfycontrol_server_factory(limit=3)
+            assert (other.limit, other.requests) == (3, [])
+    """)
     result = run(pytester, monkeypatch)
     result.assert_outcomes(failed=1, passed=1)
     result.stdout.fnmatch_lines(["*no plugin runs this async test: install comfycontrol-async?testing?*"])

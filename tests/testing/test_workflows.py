@@ -55,7 +55,7 @@ async def test_summary_of_a_new_workflow() -> None:
 
 async def test_life() -> None:
     """A workflow goes through its states on schedule, with no request needed to move it."""
-    async with serving(speed=5.0, delays=(1.0, 1.0, 1.0), duration=1.0) as api:
+    async with serving(speed=20.0, delays=(1.0, 1.0, 1.0), duration=1.0) as api:
         id = await api.create()
         seen = [await status_of(api, id)]
         async with asyncio.timeout(30):
