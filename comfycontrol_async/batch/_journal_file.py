@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from comfycontrol_async.batch._journal_entry import FIELDS, JournalEntry, JournalState, entry_of, values_of
+from comfycontrol_async.batch._journal_log import has_log
 from comfycontrol_async.errors import ConfigurationError
 from comfycontrol_async.graph._issues import shown
 
@@ -27,8 +28,6 @@ FORMAT = "comfycontrol_async batch 2"
 _OLD_FORMAT = "comfycontrol_async batch 1"
 # Pages of the log, about four to a row, after which they are moved into the file.
 _CHECKPOINT_PAGES = 24
-_SIZE_OF_WAL_HEADER = 32
-_WAL_MAGIC = (b"\x37\x7f\x06\x82", b"\x37\x7f\x06\x83")
 
 
 _COLUMNS = ", ".join((*FIELDS, "mark"))
@@ -115,7 +114,7 @@ class JournalFile:
                 raise ConfigurationError(
                     f"the journal {str(self.path)!r} belongs to {text.format(meta.get(what))}: use another file"
                 )
-        if meta.get("open") == "yes" and not _has_log(self.path):
+        if meta.get("open") == "yes" and not has_log(self.path):
             raise ConfigurationError(
                 f"the journal {str(self.path)!r} was not closed, and its log {self.path.name + '-wal'!r} is missing or "
                 "damaged, which holds the newest rows: put it back beside it. If it is lost, Journal.open(...).rows() "
@@ -154,7 +153,7 @@ class JournalFile:
 
     def keep_log(self) -> None:
         """Say that it is closed, if it has its log: closing a file that was read moves the log into it."""
-        if _has_log(self.path):
+        if has_log(self.path):
             with suppress(ConfigurationError), refusing(self.path):
                 self._set("open", "no")
 
@@ -344,13 +343,3 @@ def _connect(path: Path) -> "sqlite3.Connection":
     # Damaged text must not stop the reading: the mark of its row tells.
     database.text_factory = lambda data: data.decode(errors="surrogateescape")
     return database
-
-
-def _has_log(path: Path) -> bool:
-    """Tell whether a log with content lies beside a journal."""
-    try:
-        with open(f"{path}-wal", "rb") as log:
-            header = log.read(_SIZE_OF_WAL_HEADER)
-            return len(header) == _SIZE_OF_WAL_HEADER and header[:4] in _WAL_MAGIC and bool(log.read(1))
-    except OSError:
-        return False

@@ -210,6 +210,30 @@ class TestLog:
         with pytest.raises(ConfigurationError, match=r"left.db"):
             await opened(left)
 
+    @pytest.mark.parametrize("place", [17, 26, 40, 5000, 0.3, 0.5, 0.7], ids=str)
+    async def test_damaged_within(self, tmp_path: Path, place: float) -> None:
+        """SQLite would read it up to the damage and forget the rows behind it, which would be made twice: refused."""
+        left = await killed(tmp_path / "batch.db", "-wal")
+        log = bytearray((tmp_path / "left.db-wal").read_bytes())
+        log[int(place * len(log)) if place < 1 else int(place)] ^= 4
+        (tmp_path / "left.db-wal").write_bytes(log)
+        with pytest.raises(ConfigurationError, match=r"its log 'left.db-wal' is missing or damaged"):
+            await opened(left)
+        with Journal.open(left) as reading:
+            assert reading.summary()["submitted"] < 5
+        with pytest.raises(ConfigurationError, match=r"its log 'left.db-wal' is missing or damaged"):
+            await opened(left)
+
+    @pytest.mark.parametrize("cut", [1, 4100, 4121], ids=str)
+    async def test_cut_short(self, tmp_path: Path, cut: int) -> None:
+        """A last write that was cut off was told to no caller as durable: the rows before it are there."""
+        left = await killed(tmp_path / "batch.db", "-wal")
+        log = (tmp_path / "left.db-wal").read_bytes()
+        (tmp_path / "left.db-wal").write_bytes(log[:-cut])
+        again = await opened(left)
+        assert len(await again.entries(JournalState.SUBMITTED)) == 4
+        await again.close()
+
     @pytest.mark.parametrize("there", [True, False])
     async def test_alone(self, tmp_path: Path, there: bool) -> None:
         """Beside a journal that is empty or missing it is asked about, not taken for a new batch."""
