@@ -9,7 +9,7 @@ from comfycontrol_async.cli._exit_codes import TOKEN_VARIABLE
 from comfycontrol_async.cli._show import print_note, print_result, sanitize
 
 if TYPE_CHECKING:
-    from comfycontrol_async.testing import LocalServer
+    from comfycontrol_async.testing import LocalServer, RequestRecord
 
 # Seconds between two looks at what arrived.
 _LOG_EVERY = 0.1
@@ -40,13 +40,17 @@ async def run_server(*, outcome: str, latency: float, limit: int | None, **optio
 
 
 async def _log_requests(server: "LocalServer") -> None:
-    logged = 0
+    """Print each request once it was answered or dropped; one that takes long holds up no other."""
+    known, pending = 0, list["RequestRecord"]()
     while True:
-        requests = server.requests
-        while logged < len(requests) and requests[logged].status is not None:
-            one = requests[logged]
-            print_note(f"{one.at:8.2f} s  {one.status}  {one.method} {sanitize(one.path)}")
-            logged += 1
+        arrived = server.requests[known:]
+        known += len(arrived)
+        looked_at, pending = [*pending, *arrived], []
+        for one in looked_at:
+            if one.status is None and not one.dropped:
+                pending.append(one)
+                continue
+            print_note(f"{one.at:8.2f} s  {one.status or 'lost'}  {one.method} {sanitize(one.path)}")
         await asyncio.sleep(_LOG_EVERY)
 
 

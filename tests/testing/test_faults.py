@@ -88,7 +88,8 @@ async def test_dropping(after: bool) -> None:
         api.server.drop_next("POST", "/v1/workflow", after=after)
         assert await try_create(api) is None
         assert len(api.server.workflows) == after
-        assert api.server.requests[-1].status is None
+        record = api.server.requests[-1]
+        assert (record.status, record.dropped) == (None, True)
         assert await try_create(api) == 201
 
 
@@ -209,3 +210,37 @@ async def test_port_in_use() -> None:
         with pytest.raises(OSError, match=r"in use|Errno"):
             await LocalServer(storage_port=taken).start()
     gc.collect()
+
+
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [
+        ("multipart/form-data; boundary=x", b"--x\r\nno colon\r\n\r\n"),
+        ("multipart/form-data", b"--x"),
+        ("text/plain", b"x"),
+    ],
+    ids=["header", "boundary", "kind"],
+)
+async def test_malformed_body(kind: str, body: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    """A body that is no form is refused, and no traceback is logged for it."""
+    async with serving() as api:
+        headers = {"Authorization": f"Bearer {api.server.token}", "Content-Type": kind}
+        reply = await api.call("POST", "/v1/workflow", headers=headers, data=body)
+    assert reply.status == 400
+    assert not caplog.records
+
+
+async def test_no_http(caplog: pytest.LogCaptureFixture) -> None:
+    """What is no HTTP gets 400, and nothing of it is logged: it may hold a token."""
+    async with serving() as api:
+        host, port = api.server.url.removeprefix("http://").split(":")
+        for sent in (
+            b"\x16\x03\x01\x02\x00\r\n\r\n",
+            b"GET / HTTP/1.1\r\nAuthorization: Bearer " + b"x" * 9000 + b"\r\n\r\n",
+        ):
+            reader, writer = await asyncio.open_connection(host, int(port))
+            writer.write(sent)
+            assert (await reader.readline()).split()[1] == b"400"
+            writer.close()
+            await writer.wait_closed()
+    assert not caplog.records

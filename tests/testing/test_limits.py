@@ -185,6 +185,14 @@ async def test_loss() -> None:
         ({"latency": -1.0}, "latency must be a number"),
         ({"outcome": "failed"}, "outcome must be a function"),
         ({"sse_updates": 0}, "sse_updates must be a whole number"),
+        ({"speed": 5e6}, "speed must be at most 1e\\+06"),
+        ({"duration": 1e300}, "duration must be at most 1e\\+09"),
+        ({"port": 65536}, "port must be at most 65535"),
+        ({"host": ""}, "host must be an address"),
+        ({"token": "cfc_a b"}, "token must be printable ASCII"),
+        ({"comfyui_headers": {"a b": "x"}}, "'a b' is no name of a header"),
+        ({"comfyui_headers": {"a": "x\ny"}}, "the value of 'a' must be text on one line"),
+        ({"comfyui_headers": [("a", "b")]}, "comfyui_headers must map names to texts"),
     ],
 )
 async def test_bad_options(options: dict[str, Any], message: str) -> None:

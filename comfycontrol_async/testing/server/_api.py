@@ -119,6 +119,15 @@ class ApiPort:
     async def _serve(self, request: web.BaseRequest, *, lose_answer: bool, way_back: float) -> web.StreamResponse:
         passed = self.arrive()
         record = self._record(request)
+        try:
+            return await self._answer(request, record, passed, lose_answer=lose_answer, way_back=way_back)
+        finally:
+            if record.status is None:
+                record.settle(dropped=True)
+
+    async def _answer(
+        self, request: web.BaseRequest, record: RequestRecord, passed: bool, *, lose_answer: bool, way_back: float
+    ) -> web.StreamResponse:
         ray = f"{self._rays.getrandbits(64):016x}-LCL"
         headers = {"cf-ray": ray, "Date": self._time.date()}
         fault, late = None, way_back

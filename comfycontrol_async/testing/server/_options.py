@@ -16,6 +16,9 @@ from comfycontrol_async.testing.server._life import Failure
 
 _USERINFO = re.compile("//[^/]*@")
 _UNLIMITED = 100_000  # in 10 s: more than this server can answer
+_LONGEST = 1e9  # seconds, 30 years: moments stay dates that a computer can hold
+_FASTEST = 1e6
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2
 TIERS = ("free", "pro", "plus", "enterprise")
 
 
@@ -24,6 +27,8 @@ def _at_least(least: float) -> Callable[[Any, "attrs.Attribute[Any]", Any], None
         number = isinstance(value, int | float) and not isinstance(value, bool)
         if not number or not math.isfinite(value) or value < least:
             raise ValueError(f"{attribute.name} must be a number of at least {least:g}, not {value!r}")
+        if value > _LONGEST:
+            raise ValueError(f"{attribute.name} must be at most {_LONGEST:g}")
 
     return check
 
@@ -34,12 +39,46 @@ def _positive(_: Any, attribute: "attrs.Attribute[Any]", value: Any) -> None:
         raise ValueError(f"{attribute.name} must be more than 0")
 
 
+def _speed(_: Any, attribute: "attrs.Attribute[Any]", value: Any) -> None:
+    _positive(_, attribute, value)
+    if value > _FASTEST:
+        raise ValueError(f"{attribute.name} must be at most {_FASTEST:g}, not {value!r}")
+
+
 def _whole(least: int) -> Callable[[Any, "attrs.Attribute[Any]", Any], None]:
     def check(_: Any, attribute: "attrs.Attribute[Any]", value: Any) -> None:
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
             raise ValueError(f"{attribute.name} must be a whole number of at least {least}, not {value!r}")
 
     return check
+
+
+def _port(_: Any, attribute: "attrs.Attribute[Any]", value: Any) -> None:
+    _whole(0)(_, attribute, value)
+    if value > 65535:
+        raise ValueError(f"{attribute.name} must be at most 65535, not {value!r}")
+
+
+def _token(_: Any, attribute: "attrs.Attribute[Any]", value: Any) -> None:
+    # What clients refuse to send; never quoted: it is a secret.
+    if not isinstance(value, str) or not value.isascii() or not value.isprintable() or set(value) & set(" \"'"):
+        raise ValueError(f"{attribute.name} must be printable ASCII text without blanks and quotes")
+
+
+def _host(_: Any, attribute: "attrs.Attribute[Any]", value: Any) -> None:
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError(f"{attribute.name} must be an address to listen on, such as '127.0.0.1', not {value!r}")
+
+
+def _headers(_: Any, attribute: "attrs.Attribute[Any]", value: Any) -> None:
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{attribute.name} must map names to texts, not be a {type(value).__name__}")
+    for name, text in value.items():
+        # The text may be a secret, so that only the name is quoted.
+        if not isinstance(name, str) or not _HEADER_NAME.fullmatch(name):
+            raise ValueError(f"{attribute.name}: {name!r} is no name of a header")
+        if not isinstance(text, str) or any(letter in text for letter in "\r\n\0"):
+            raise ValueError(f"{attribute.name}: the value of {name!r} must be text on one line")
 
 
 def _limit(_: Any, attribute: "attrs.Attribute[Any]", value: Any) -> None:
@@ -126,7 +165,7 @@ class ServerOptions:
     edge_phase: float = attrs.field(default=0.0, validator=_at_least(0))
     """Where the grid of "counter" and "fixed" begins."""
 
-    speed: float = attrs.field(default=1.0, validator=_positive)
+    speed: float = attrs.field(default=1.0, validator=_speed)
     """Server seconds in one real second."""
 
     refusal: str = attrs.field(default="html", validator=_one_of(REFUSALS))
@@ -144,7 +183,7 @@ class ServerOptions:
     seed: int | None = None
     """Makes loss repeatable."""
 
-    token: str | None = attrs.field(default=None, repr=False)
+    token: str | None = attrs.field(default=None, validator=_optional(_token), repr=False)
     """The token to accept; a random one by default."""
 
     tier: str = attrs.field(default="pro", validator=_one_of(TIERS))
@@ -180,7 +219,7 @@ class ServerOptions:
     answers there. More are added as runners: `POST /v1/runner` with name, endpoint, headers and tags.
     """
 
-    comfyui_headers: Mapping[str, str] | None = attrs.field(default=None, repr=False)
+    comfyui_headers: Mapping[str, str] | None = attrs.field(default=None, validator=_optional(_headers), repr=False)
     """Sent to it with every request, such as an Authorization."""
 
     comfyui_timeout: float = attrs.field(default=1800.0, validator=_positive)
@@ -210,13 +249,13 @@ class ServerOptions:
     keepalive: float = attrs.field(default=75.0, validator=_positive)
     """Real seconds after which idle connections are closed."""
 
-    host: str = "127.0.0.1"
+    host: str = attrs.field(default="127.0.0.1", validator=_host)
     """The address to listen on."""
 
-    port: int = attrs.field(default=0, validator=_whole(0))
+    port: int = attrs.field(default=0, validator=_port)
     """The port of the API; 0 takes a free one."""
 
-    storage_port: int = attrs.field(default=0, validator=_whole(0))
+    storage_port: int = attrs.field(default=0, validator=_port)
     """The port of the storage; 0 takes a free one."""
 
     @property

@@ -1,12 +1,27 @@
 """Listening HTTP ports, and how answers leave them: whole, bit by bit, broken off, or not at all."""
 
+import logging
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import aclosing, suppress
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.web_protocol import RequestHandler
 
 from comfycontrol_async.testing.server._records import Answer, CutError, Stream
+
+# What aiohttp raises for requests that are no HTTP, or whose body cannot be unpacked.
+MALFORMED = (HttpProcessingError, web.RequestPayloadError)
+
+
+def _is_ours(record: logging.LogRecord) -> bool:
+    """Keep malformed requests out of the log: they are answered with 400, and the error quotes their headers."""
+    return record.exc_info is None or not isinstance(record.exc_info[1], MALFORMED)
+
+
+# In the place of aiohttp's logger, which Python shows on stderr.
+_LOGGER = logging.getLogger("comfycontrol_async.testing")
+_LOGGER.addFilter(_is_ours)
 
 _STOPPING = 0.5  # real seconds that requests under way get when the server stops
 _MISSING = 64  # bytes that a truncated answer promises and does not send
@@ -23,7 +38,7 @@ class HttpPort:
 
     async def start(self, host: str, port: int) -> int:
         """Listen, and return the port, which is a free one for 0."""
-        self._server = web.Server(self._handle, keepalive_timeout=self._keepalive, access_log=None)
+        self._server = web.Server(self._handle, keepalive_timeout=self._keepalive, access_log=None, logger=_LOGGER)
         runner = web.ServerRunner(self._server, shutdown_timeout=_STOPPING)
         await runner.setup()
         try:

@@ -69,7 +69,8 @@ class RequestRecord:
     """A request as it arrived, and how it was answered.
 
     `at` is in server seconds since the start. `status` is None until the answer is decided, and stays so when none
-    was given. `body_size` and `parts` are known once the body was read; before, the size is the one declared.
+    was given; then `dropped` is True once the connection is closed. `body_size` and `parts` are known once the body was
+    read; before, the size is the one declared.
     """
 
     at: float
@@ -79,6 +80,7 @@ class RequestRecord:
     headers: Mapping[str, str]
     body_size: int = 0
     status: int | None = None
+    dropped: bool = False
     parts: tuple[PartInfo, ...] = ()
 
     def settle(self, **facts: Any) -> None:

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 import attrs
 from aiohttp import BodyPartReader, MultipartReader, web
 
+from comfycontrol_async.testing.server._ports import MALFORMED
 from comfycontrol_async.testing.server._records import ApiError, PartInfo, RequestRecord
 from comfycontrol_async.testing.server._state import Executor, State
 
@@ -70,7 +71,7 @@ async def read_form(request: web.BaseRequest, record: RequestRecord, limit: int)
                 fields[name] = data.decode()
             else:
                 files[name] = Upload(part.filename, content_type, data)
-    except (ValueError, web.HTTPException) as error:
+    except (ValueError, web.HTTPException, *MALFORMED) as error:
         raise ApiError(400, "malformed multipart body") from error
     finally:
         size = request.content_length or sum(part.size for part in parts)
@@ -103,6 +104,8 @@ async def read_object(request: web.BaseRequest, record: RequestRecord) -> dict[s
         data = await request.read()
     except web.HTTPException as error:
         raise ApiError(400, "request body is too large") from error
+    except MALFORMED as error:
+        raise ApiError(400, "malformed request body") from error
     record.settle(body_size=len(data))
     return parse_object(data, "request body")
 
