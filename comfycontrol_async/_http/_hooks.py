@@ -70,7 +70,7 @@ class Hooks:
                 result = callback(event)
                 if inspect.isawaitable(result):
                     self._start(result)
-            except (Exception, asyncio.CancelledError):
+            except (Exception, asyncio.CancelledError, GeneratorExit):
                 log.exception("a callback for %s failed", type(event).__name__)
 
     def waiting(self, snapshot: Callable[[], RateLimitSnapshot], priority: Priority) -> None:

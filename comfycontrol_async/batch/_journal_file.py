@@ -255,8 +255,8 @@ def open_journal(path: Path, wanted: Mapping[str, str], leftover: Callable[[], s
     Raises:
         ConfigurationError: it is in use, is no journal, is damaged, cannot be written, or belongs to another batch.
     """
-    path = Path(os.path.abspath(path))
     with refusing(path):
+        path = Path(os.path.abspath(path))
         path.parent.mkdir(parents=True, exist_ok=True)
         new = _create(path)
         journal = JournalFile(path, _connect(path))
@@ -294,8 +294,8 @@ def read_journal(path: Path) -> JournalFile:
     Raises:
         ConfigurationError: there is none, it is in use, or it is damaged.
     """
-    path = Path(os.path.abspath(path))
     with refusing(path):
+        path = Path(os.path.abspath(path))
         if not path.exists():
             raise ConfigurationError(f"there is no journal {str(path)!r}")
         _check_kind(path)

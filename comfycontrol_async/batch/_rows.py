@@ -3,7 +3,7 @@
 import asyncio
 import dataclasses
 import os
-from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from itertools import islice
 from pathlib import Path
@@ -65,10 +65,16 @@ async def walk(rows: Rows) -> AsyncGenerator[Row, None]:
                 yield line
     elif isinstance(rows, AsyncIterable):
         async for row in rows:
-            yield row
+            yield _own(row)
     else:
+        kept = isinstance(rows, Sequence)
         for row in _each(rows):
-            yield row
+            yield row if kept else _own(row)
+
+
+def _own(row: Row) -> Row:
+    """Return a row as it is now: a source that makes its rows on the way may use one dict for all of them."""
+    return dict(row) if type(row) is dict else row
 
 
 def _each(rows: Iterable[Row]) -> Iterator[Row]:

@@ -270,6 +270,18 @@ class TestFile:
         assert path.read_bytes() == b""
         await (await opened(path)).close()
 
+    async def test_no_place(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A relative path of a process whose directory is gone leads nowhere."""
+
+        def gone() -> str:
+            raise FileNotFoundError(2, "No such file or directory")
+
+        monkeypatch.setattr(os, "getcwd", gone)
+        with pytest.raises(ConfigurationError, match=r"'batch.db' cannot be opened: .*No such file"):
+            await opened(Path("batch.db"))
+        with pytest.raises(ConfigurationError, match=r"'batch.db' cannot be opened: .*No such file"):
+            Journal.open("batch.db")
+
     @pytest.mark.parametrize("how", ["removed", "replaced"])
     async def test_lost_in_use(self, tmp_path: Path, how: str) -> None:
         """A file that is removed or replaced while it is in use is told at the next step, before anything is sent."""

@@ -4,7 +4,7 @@ import dataclasses
 import importlib
 import sqlite3
 from collections import ChainMap, OrderedDict, UserDict, namedtuple
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from datetime import date
 from decimal import Decimal
 from enum import IntEnum
@@ -19,7 +19,7 @@ import pytest
 
 from comfycontrol_async import ComfyControlError, File, Graph, InvalidArgumentError
 from comfycontrol_async.batch._columns import Columns
-from comfycontrol_async.batch._rows import columns_of, table_of
+from comfycontrol_async.batch._rows import columns_of, table_of, walk
 
 
 class Later:
@@ -287,3 +287,23 @@ def test_count_of_kinds() -> None:
     """There are at least 40 kinds of row in the table."""
     assert len(RIGHT) + len(WRONG) >= 40
     assert isinstance(RIGHT["dict"][0], Mapping)
+
+
+@pytest.mark.parametrize("lazy", ["generator", "asynchronous"])
+async def test_one_dict_for_all(lazy: str) -> None:
+    """A source that makes its rows on the way may change one dict for each: they are kept as they were given."""
+
+    def changing() -> Iterator[dict[str, int]]:
+        row: dict[str, int] = {}
+        for number in range(3):
+            row["seed"] = number
+            yield row
+
+    async def later() -> AsyncIterator[dict[str, int]]:
+        for row in changing():
+            yield row
+
+    rows = [row async for row in walk(changing() if lazy == "generator" else later())]
+    assert rows == [{"seed": number} for number in range(3)]
+    given = [{"seed": 1}]
+    assert [id(row) async for row in walk(given)] == [id(given[0])]

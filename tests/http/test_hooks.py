@@ -197,7 +197,7 @@ def test_event_classes() -> None:
 # Callbacks that misbehave
 
 
-@pytest.mark.parametrize("error", [ValueError("boom"), asyncio.CancelledError()], ids=repr)
+@pytest.mark.parametrize("error", [ValueError("boom"), asyncio.CancelledError(), GeneratorExit()], ids=repr)
 async def test_a_callback_that_fails(
     api: ScriptedApi, comfy: ComfyControl, caplog: pytest.LogCaptureFixture, error: BaseException
 ) -> None:
