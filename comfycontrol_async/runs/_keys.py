@@ -5,9 +5,9 @@ stands in the workflow's name. What is found is adopted. All keyed submits of a 
 every page of the listing that the client reads goes into, and they share their looks:
 
     first look of a process     one request per 100 workflows made within `key_max_age`
-    later looks                 one each 2 s on average (two at once after a pause), for all that asked before it began;
-                                read down to 60 s below the newest workflow that the look before knew, so that nothing
-                                is missed in between
+    later looks                 one each 2 s on average (two at once after a pause), for all that asked before it began,
+                                and for all that see what they made in it; read down to 60 s below the newest workflow
+                                that the look before knew, so that nothing is missed in between
 
 Two callers at once may both create. So each create is confirmed by a look right after it, or by the first that shows
 it: the oldest is the one that counts; a younger one is cancelled if it still waits, by its own caller, else by the
@@ -51,7 +51,7 @@ log = logging.getLogger("comfycontrol_async")
 _PAUSE = 2.0
 _OVERLAP = timedelta(seconds=60)
 # Seconds that a confirming look waits for creates that are still on their way, so that one look confirms them all.
-_LONGEST_GATHERING = 15.0
+_LONGEST_GATHERING = 5.0
 # Seconds after which a confirming look gives up to wait for a listing that lags.
 _LONGEST_LAG = 30.0
 # Seconds in which another caller should have cancelled its younger workflow of the same key.
@@ -70,7 +70,7 @@ _BEGINNING = datetime.min.replace(tzinfo=UTC)
 
 @attrs.frozen(eq=False, repr=False)
 class _Seen:
-    """A marked workflow as it was shown last: when, by the monotonic clock, and in which look, by its number.
+    """A marked workflow as it was shown last, and when, by the monotonic clock.
 
     `place` grows from one shown to the next: as listings begin with the newest, a larger one is older.
     """
@@ -78,7 +78,6 @@ class _Seen:
     summary: WorkflowSummary
     marks: Marks
     at: float
-    look: int
     place: int
 
     @property
@@ -89,9 +88,9 @@ class _Seen:
 
 @attrs.frozen(eq=False, repr=False)
 class _Asker:
-    """A submit that waits for a look; `max_age` is None for one that confirms what it made."""
+    """A submit that waits for a look; `max_age` is None for one that waits to see what it made: `done` says if it was."""
 
-    done: asyncio.Future[None]
+    done: asyncio.Future[bool]
     max_age: float | None
     since: float
 
@@ -116,7 +115,8 @@ class KeyIndex:
         self._looking: asyncio.Task[None] | None = None
         # From when on the next look may begin; from a pause later on, another one right after it.
         self._next_look = float("-inf")
-        self._looks = 0
+        # Those that wait to see a workflow that they made.
+        self._unconfirmed: dict[str | None, asyncio.Future[bool]] = {}
         self._places = 0
         # The listing is known without a gap from `_from` to `_newest`.
         self._from: datetime | None = None
@@ -154,11 +154,8 @@ class KeyIndex:
             TransportError, APIError, ...: a look failed.
         """
         until = self.clock.monotonic() + _LONGEST_LAG
-        look = self._looks
         while self.clock.monotonic() < until:
-            await self.look(None)
-            seen = self._seen.get(made.id)
-            if seen is None or seen.look > look:
+            if await self.look(None, made.id) or made.id not in self._seen:
                 return
         log.warning("the listing has not shown %s for %.0f s: another of its key may run", made.id, _LONGEST_LAG)
 
@@ -192,8 +189,10 @@ class KeyIndex:
         self._read([summary])
         return summary if self._counts(summary) else None
 
-    async def look(self, max_age: float | None) -> None:
+    async def look(self, max_age: float | None, id: str | None = None) -> bool:
         """Wait for a look at the listing that begins after this call; None: at what was made a moment ago.
+
+        A page that shows the workflow `id` is as good, whenever it was asked for. Return whether there was one.
 
         Raises:
             TransportError, APIError, ...: the look failed.
@@ -204,9 +203,13 @@ class KeyIndex:
         loop = asyncio.get_running_loop()
         asker = _Asker(loop.create_future(), max_age, self.clock.monotonic())
         self._askers.append(asker)
+        self._unconfirmed[id] = asker.done
         if self._looking is None or self._looking.done():
             self._looking = loop.create_task(self._look_on(), name="comfycontrol keys")
-        await asker.done
+        try:
+            return await asker.done
+        finally:
+            self._unconfirmed.pop(id, None)
 
     async def close(self) -> None:
         """Stop looking; submits that wait for a look get a ClientClosedError."""
@@ -218,14 +221,15 @@ class KeyIndex:
         await asyncio.wait([task])
 
     async def _look_on(self) -> None:
-        while self._askers:
+        # A page of somebody else's request may have answered them meanwhile.
+        while waiting := [asker for asker in self._askers if not asker.done.done()]:
+            self._askers = waiting
             now = self.clock.monotonic()
             if (pause := self._pause(now)) > 0:
                 await self.clock.sleep(pause)
                 continue
             asking, self._askers = self._askers, []
             self._next_look = max(self._next_look + _PAUSE, now)
-            self._looks += 1
             try:
                 await self._read_back([asker.max_age for asker in asking if asker.max_age is not None])
             except Exception as error:  # whatever it is, it is theirs who wait for this look
@@ -235,7 +239,7 @@ class KeyIndex:
                 raise
             for asker in asking:
                 if not asker.done.done():
-                    asker.done.set_result(None)
+                    asker.done.set_result(False)
 
     def _pause(self, now: float) -> float:
         """Return the seconds until the next look may begin, or until it is asked again whether it may."""
@@ -279,9 +283,12 @@ class KeyIndex:
             if marks is None:
                 continue
             self._places += 1
-            self._seen[summary.id] = _Seen(summary, marks, now, self._looks, self._places)
+            self._seen[summary.id] = _Seen(summary, marks, now, self._places)
             self._seen.move_to_end(summary.id)
             self._by_key.setdefault(marks.key, set()).add(summary.id)
+            # Told of by a page: its own create was read before anyone waited for that.
+            if (waiting := self._unconfirmed.get(summary.id)) is not None and not waiting.done():
+                waiting.set_result(True)
         while len(self._seen) > _MOST:
             self._forget(next(iter(self._seen)))
 

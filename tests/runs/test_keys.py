@@ -541,6 +541,48 @@ class TestCost:
         await world.finish(_all(process.submit(f"key-{number}") for number in range(100)))
         assert world.service.count("GET") - before <= 6
 
+    async def test_look_that_waits_for_its_turn(self, world: KeyWorld) -> None:
+        """What is created while a look waits for its turn at the limiter is confirmed by it too."""
+        process = world.process()
+        await world.finish(process.submit("first"))
+        await world.clock.advance(10.0)
+        turn, delays = asyncio.Event(), [0.0, 0.0, 8.0]
+
+        async def before(line: str) -> None:
+            if line.startswith("GET"):
+                await turn.wait()
+            else:
+                await world.clock.sleep(delays.pop(0))
+
+        turn.set()
+        world.service.before = before
+        tasks = [asyncio.ensure_future(process.submit(f"key-{number}")) for number in range(3)]
+        await world.clock.advance(1.0)
+        turn.clear()
+        looked = world.service.count("GET")
+        await world.clock.advance(6.0)
+        assert world.service.count("GET") == looked + 1  # it gathered for 5 s, and waits for its turn
+        await world.clock.advance(3.0)
+        turn.set()
+        await world.finish(_all(tasks), 1.0)
+        assert world.service.count("GET") == looked + 1
+
+    async def test_seen_in_a_poll(self, world: KeyWorld) -> None:
+        """A create that any page shows is confirmed by that, also when its own look failed to come."""
+        process = world.process()
+        await world.finish(process.submit("first"))
+        for _ in range(2):  # the looks that may follow each other at once
+            await world.finish(process.submit(f"key-{_}"))
+        task = asyncio.ensure_future(process.submit("k"))
+        await world.clock.advance(0.0)
+        while world.service.count("POST") < 4:
+            await world.clock.advance(0.1)
+        await world.clock.advance(0.1)
+        assert not task.done()
+        await world.finish(process.workflows.list().page(1), 1.0)
+        await world.clock.advance(0.0)
+        assert task.done()
+
     async def test_found_in_a_poll(self, world: KeyWorld) -> None:
         """Marks that any page showed are known: what is final there needs no request at all."""
         summary = await world.finish(world.process().submit("k"))
