@@ -20,7 +20,7 @@ from comfycontrol_async.limits._default import default_limiter
 from comfycontrol_async.resources import WorkflowsResource
 from comfycontrol_async.runs._background import Background
 from comfycontrol_async.runs._download import Downloader
-from comfycontrol_async.runs._keys import KeyIndex
+from comfycontrol_async.runs._key_index import KeyIndex
 from comfycontrol_async.runs._ledger import Ledger
 from comfycontrol_async.runs._route import Route
 from comfycontrol_async.runs._run import RunTools

@@ -19,7 +19,8 @@ from comfycontrol_async.models import WorkflowSummary
 from comfycontrol_async.resources import WorkflowsResource
 from comfycontrol_async.runs._background import Background
 from comfycontrol_async.runs._draft import prepare_submit
-from comfycontrol_async.runs._keys import KeyIndex, submit_once
+from comfycontrol_async.runs._key_index import KeyIndex
+from comfycontrol_async.runs._keys import submit_once
 from comfycontrol_async.runs._ledger import Ledger
 from comfycontrol_async.runs._marks import Marks, mark_of_key, read_marks, wire_name
 from comfycontrol_async.runs._submit import Submitter
