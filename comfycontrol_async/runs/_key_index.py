@@ -70,7 +70,7 @@ class _Seen:
 
 @attrs.frozen(eq=False, repr=False)
 class _Asker:
-    """A submit that waits for a look; `max_age` is None for one that waits to see what it made: `done` says if it was."""
+    """A submit that waits for a look. Without `max_age` it waits to see what it made; `done` says whether it did."""
 
     done: asyncio.Future[bool]
     max_age: float | None
