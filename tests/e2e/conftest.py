@@ -31,7 +31,7 @@ async def _loop_debug(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
 def _looks_in_scaled_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """Look for workflows in the time of the servers here, which run fifty times as fast as the service."""
     monkeypatch.setattr("comfycontrol_async.runs._submit.LOOKS_AT", tuple(at / SPEED for at in LOOKS_AT))
-    monkeypatch.setattr("comfycontrol_async.runs._keys._PAUSE", 2.0 / SPEED)
+    monkeypatch.setattr("comfycontrol_async.runs._key_index._PAUSE", 2.0 / SPEED)
     monkeypatch.setattr("comfycontrol_async.batch._leave.ANSWER_TIME", ANSWER_TIME / SPEED)
 
 
