@@ -11,6 +11,7 @@ from comfycontrol_async._http._multipart import Form
 from comfycontrol_async.graph._file import File
 from comfycontrol_async.models import Workflow, WorkflowStatus, WorkflowSummary
 from comfycontrol_async.resources._forms import stored_name
+from comfycontrol_async.runs._ledger import Made
 
 # How much earlier a workflow with our key may seem to be created: older ones were known before.
 _KEY_SLACK = timedelta(seconds=10)
@@ -18,11 +19,15 @@ _KEY_SLACK = timedelta(seconds=10)
 
 @attrs.define(eq=False, repr=False, kw_only=True)
 class Search:
-    """What is looked for, and which candidates were compared already."""
+    """What is looked for, and which candidates were compared already.
+
+    `resumed` says that the names are of an earlier start of a batch: this client may have made and hold its workflows.
+    """
 
     names: set[str]
     form: Form | None = None
     unique: bool = False
+    resumed: bool = False
     rivals: Collection[str] | None = None
     since: datetime | None = None
     verdicts: dict[str, bool] = attrs.field(factory=dict)
@@ -46,6 +51,10 @@ class Search:
             return False
         slack = _KEY_SLACK if self.keyed else timedelta()
         return not is_time(created_at) or (self.unique and page == 1) or created_at >= since - slack
+
+    def passes_over(self, held: Made | None) -> bool:
+        """Tell whether a workflow is not what is looked for, as this client holds it."""
+        return held is not None and (held.rerun or not self.resumed)
 
     def doubt(self, item: WorkflowSummary, *, dated: bool) -> None:
         """Keep a workflow of our name that seems older than the send, but may be it if clocks differ by more.

@@ -160,7 +160,7 @@ class Submitter:
             SubmitOutcomeUnknownError: one was made, but it cannot be read.
             ComfyControlError: looking failed.
         """
-        found = await self._search(Search(names=set(names), unique=True), lambda: since)
+        found = await self._search(Search(names=set(names), unique=True, resumed=True), lambda: since)
         for summaries in found.values():
             for summary in summaries:
                 self.ledger.adopt(summary.id)
@@ -204,14 +204,14 @@ class Submitter:
     async def _look(
         self, search: Search, names: Collection[str], since: Callable[[], datetime]
     ) -> dict[str, list[WorkflowSummary]]:
-        """Read the listing down to `since`, and return what has these names and is not held."""
+        """Read the listing down to `since`, and return what has these names and is not passed over."""
         candidates: dict[str, dict[str, WorkflowSummary]] = {}
         search.doubtful.clear()
         search.nameless.clear()
         async with aclosing(newest_pages(self.workflows, since)) as pages:
             async for page in pages:
                 for item in page.items:
-                    if item.name not in names or self.ledger.get(item.id) is not None:
+                    if item.name not in names or search.passes_over(self.ledger.get(item.id)):
                         continue
                     if search.is_new(item.id, item.created_at, page.number, since()):
                         candidates.setdefault(item.name, {})[item.id] = item
@@ -219,7 +219,9 @@ class Submitter:
                         search.doubt(item, dated=self.server_time(0.0) is not None)
                 for raw in (invalid.raw for invalid in page.invalid_items if isinstance(invalid.raw, dict)):
                     id, name, created_at = str(raw.get("id") or ""), raw.get("name"), time_of(raw.get("created_at"))
-                    if self.ledger.get(id) is not None or not search.is_new(id, created_at, page.number, since()):
+                    if search.passes_over(self.ledger.get(id)):
+                        continue
+                    if not search.is_new(id, created_at, page.number, since()):
                         continue
                     if isinstance(name, str) and name in names:
                         whole = await self._read_invalid(name, id)

@@ -23,6 +23,7 @@ from comfycontrol_async import (
 )
 from comfycontrol_async.batch._journal import Journal
 from comfycontrol_async.batch._journal_entry import JournalEntry
+from comfycontrol_async.batch._journal_file import JournalFile
 from comfycontrol_async.testing import LocalServer
 from support.graphs import GRAPH
 from support.kill_batch import Killer, kill_and_resume
@@ -216,6 +217,26 @@ class TestSubmitting:
         assert [type(result.error) for result in await run(comfy, journal, 1)] == [APIError]
         assert [result.error for result in await run(comfy, journal, 1)] == [None]
         assert made(server) == ["0"]
+
+    async def test_in_the_same_process(
+        self, server: LocalServer, comfy: ComfyControl, journal: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """What a client made itself is found again by it, when a full disk kept that from being written down."""
+        put = JournalFile.put
+
+        def full(self: JournalFile, entry: JournalEntry) -> None:
+            if entry.state == "submitted":
+                raise ConfigurationError("the journal cannot be used: database or disk is full")
+            put(self, entry)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(JournalFile, "put", full)
+            with pytest.raises(ConfigurationError, match="disk is full"):
+                await run(comfy, journal, 3)
+        before = made(server)
+        assert before
+        assert [result.error for result in await run(comfy, journal, 3)] == [None] * 3
+        assert made(server) == ["0", "1", "2"]
 
     async def test_looking_fails(self, server: LocalServer, comfy: ComfyControl, journal: Path) -> None:
         """When they cannot be looked for, the batch does not begin, and says why; the next start does it."""
