@@ -101,16 +101,18 @@ class Hooks:
             self.emit(CooldownEnded())
 
     async def aclose(self) -> None:
-        """Wait a second for coroutine callbacks, then cancel them."""
+        """Wait a second for coroutine callbacks, cancel them, and leave behind what does not end even then."""
         tasks = {task for task in self._tasks if task.get_loop() is asyncio.get_running_loop()} - {
             asyncio.current_task()  # a callback may close the client
         }
         self._tasks.clear()
-        for limit in (_LAST_WAIT, None):
+        for _ in range(2):
             if tasks:
-                _, tasks = await asyncio.wait(tasks, timeout=limit)
+                _, tasks = await asyncio.wait(tasks, timeout=_LAST_WAIT)
             for task in tasks:
                 task.cancel()
+        if tasks:
+            log.warning("%d coroutine callbacks do not end when they are cancelled: they are left behind", len(tasks))
 
     def _start(self, result: Awaitable[object]) -> None:
         if len(self._tasks) >= _MOST_PENDING:

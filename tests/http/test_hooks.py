@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from contextlib import suppress
 from typing import Any
 
 import attrs
@@ -257,6 +258,25 @@ async def test_pending_callbacks_are_bounded(caplog: pytest.LogCaptureFixture, m
     assert [record.levelno for record in caplog.records] == [logging.WARNING]
     await hooks.aclose()
     assert asyncio.all_tasks() == before
+
+
+async def test_stubborn_callback(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Closing ends although a callback does not end when it is cancelled, and says so."""
+    monkeypatch.setattr(_hooks, "_LAST_WAIT", 0.01)
+    hooks = Hooks()
+    free = asyncio.Event()
+
+    async def stay(_: object) -> None:
+        while not free.is_set():
+            with suppress(asyncio.CancelledError):
+                await free.wait()
+
+    hooks.on(CooldownEnded, stay)
+    hooks.emit(CooldownEnded())
+    async with asyncio.timeout(5):
+        await hooks.aclose()
+    assert "1 coroutine callbacks do not end" in caplog.text
+    free.set()
 
 
 async def test_a_callback_may_close_the_client() -> None:
