@@ -15,6 +15,8 @@ from comfycontrol_async import ComfyControl, limits, models, resources, testing
 if TYPE_CHECKING:
     from pdoc.doc import Doc, Namespace
 
+pytestmark = pytest.mark.slow  # pdoc parses the package, and ruff has looked for missing docstrings before
+
 CONTRIBUTING = Path(__file__).parents[1] / ".github" / "CONTRIBUTING.md"
 # What the contract calls public beside the root (section "Shape" of how we write it, in CONTRIBUTING).
 PUBLIC = (comfycontrol_async, limits, models, resources, testing)
