@@ -49,7 +49,7 @@ async def test_submit_json(server: LocalServer) -> None:
 
 async def test_submit_key(server: LocalServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same key makes one workflow."""
-    monkeypatch.setattr("comfycontrol_async.runs._keys._PAUSE", 0.1)  # the server here is that much faster
+    monkeypatch.setattr("comfycontrol_async.runs._key_index._PAUSE", 0.1)  # the server here is that much faster
     first = await submitted(server, "--key", "order 5")
     assert await submitted(server, "--key", "order 5") == first
     assert len(server.workflows) == 1
