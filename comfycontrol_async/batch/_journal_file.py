@@ -93,8 +93,12 @@ class JournalFile:
     def close(self) -> None:
         """Close it: what lies in the log is moved into the file, which then says that it is closed."""
         if self._inode is not None and self._is_there():
-            with suppress(ConfigurationError), refusing(self.path):  # a full disk keeps the log, as after a kill
-                self._set("open", "no")
+            with suppress(ConfigurationError), refusing(self.path):
+                try:
+                    self._set("open", "no")
+                except Exception:  # the disk is full: what the log has taken is free once it is moved into the file
+                    self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+                    self._set("open", "no")
         with refusing(self.path):
             self._database.close()
 

@@ -12,6 +12,7 @@ import pytest
 from comfycontrol_async import ConfigurationError
 from comfycontrol_async.batch._journal import BatchJournal
 from comfycontrol_async.batch._journal_entry import JournalEntry, JournalState
+from comfycontrol_async.batch._journal_file import JournalFile
 
 GRAPH = "digest of a graph"
 ORIGIN = "https://api.test"
@@ -227,6 +228,25 @@ class TestRefused:
         with pytest.raises(ConfigurationError, match=r"batch\.db.*full"):
             await journal.put(entry("x" * 100_000))
         await journal.close()
+
+    async def test_closed_on_a_full_disk(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Where the log has no room to grow, it is moved into the file first, which then says that it is closed."""
+        path = tmp_path / "batch.db"
+        journal = await opened(path)
+        await journal.put(entry())
+        put = JournalFile._set
+
+        def full(self: JournalFile, key: str, value: str) -> None:
+            if Path(f"{path}-wal").stat().st_size:
+                raise sqlite3.OperationalError("database or disk is full")
+            put(self, key, value)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(JournalFile, "_set", full)
+            await journal.close()
+        again = await opened(path)
+        assert await again.get("cat") == entry()
+        await again.close()
 
     async def test_closed(self, tmp_path: Path) -> None:
         """A closed journal says so."""
