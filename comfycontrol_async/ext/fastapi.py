@@ -13,7 +13,7 @@ they share the budget of the API's rate limit by themselves.
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
-from comfycontrol_async import ComfyControl, ConfigurationError
+from comfycontrol_async import ComfyControl, ConfigurationError, InvalidArgumentError
 
 try:
     from fastapi import FastAPI
@@ -30,7 +30,12 @@ def lifespan_of(make: Callable[[], ComfyControl]) -> Lifespan:
     """Return a lifespan whose client is made by `make`, once in each worker process, and closed at the end.
 
     A lifespan of your own can hold it: `async with lifespan_of(make)(app) as state: yield {**state, "mine": ...}`.
+
+    Raises:
+        InvalidArgumentError: `make` is no function; a client itself would be shared by all event loops.
     """
+    if not callable(make):
+        raise InvalidArgumentError(f"make must be a function that returns a ComfyControl, not a {type(make).__name__}")
 
     @asynccontextmanager
     async def opened(app: FastAPI) -> AsyncIterator[dict[str, ComfyControl]]:

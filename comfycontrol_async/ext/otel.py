@@ -15,10 +15,15 @@ from contextvars import ContextVar
 from typing import Any
 from urllib.parse import urlsplit
 
-from opentelemetry import context, metrics, trace
-
-from comfycontrol_async import ComfyControl, __version__
+from comfycontrol_async import ComfyControl, ConfigurationError, InvalidArgumentError, __version__
 from comfycontrol_async.events import CallFinished, CallStarted, CooldownStarted, RequestFinished, RetryScheduled
+
+try:
+    from opentelemetry import context, metrics, trace
+except ImportError as _error:
+    raise ConfigurationError(
+        "comfycontrol_async.ext.otel needs OpenTelemetry's API: pip install 'comfycontrol-async[otel]'"
+    ) from _error
 
 _NAME = "comfycontrol_async"
 # Ids vary: they are no part of a span's name or of a metric (cardinality).
@@ -41,7 +46,12 @@ def instrument(
 
     Metrics: `http.client.request.duration` (s), of each attempt; `comfycontrol.limiter.wait` (s), of each call;
     `comfycontrol.retries` and `comfycontrol.cooldowns`, counted.
+
+    Raises:
+        InvalidArgumentError: `comfy` is no client.
     """
+    if not isinstance(comfy, ComfyControl):
+        raise InvalidArgumentError(f"comfy must be a ComfyControl, not {type(comfy).__name__}")
     telemetry = _Telemetry(comfy.base_url, tracer_provider, meter_provider)
     ends = [
         comfy.on(CallStarted, telemetry.started),

@@ -1,6 +1,8 @@
 """Spans and metrics of a client, in the real SDK's in-memory exporters."""
 
 import asyncio
+import importlib
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -13,7 +15,14 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from comfycontrol_async import ComfyControl, LocalLimiter, NotFoundError, RetryPolicy
+from comfycontrol_async import (
+    ComfyControl,
+    ConfigurationError,
+    InvalidArgumentError,
+    LocalLimiter,
+    NotFoundError,
+    RetryPolicy,
+)
 from comfycontrol_async.ext.otel import instrument
 from support import documented
 from support.graphs import GRAPH
@@ -184,3 +193,17 @@ async def test_the_tree_of_a_run_and_of_a_map_row(telemetry: Telemetry) -> None:
     assert "POST /v1/workflow" in tree["map"]
     lines = [f"{parent or '(root)'}: {', '.join(sorted(children))}" for parent, children in sorted(tree.items())]
     print("\n".join(lines))
+
+
+def test_no_client() -> None:
+    """What is no client is refused."""
+    with pytest.raises(InvalidArgumentError, match="comfy must be a ComfyControl, not str"):
+        instrument("comfy")  # type: ignore[arg-type] # what is tested
+
+
+def test_without_opentelemetry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the extra the error names it."""
+    monkeypatch.setitem(sys.modules, "opentelemetry", None)
+    monkeypatch.delitem(sys.modules, "comfycontrol_async.ext.otel")
+    with pytest.raises(ConfigurationError, match=r"comfycontrol-async\[otel\]"):
+        importlib.import_module("comfycontrol_async.ext.otel")
