@@ -53,7 +53,6 @@ class Core:
     def make(cls, pipeline: Pipeline, storage: Storage, policy: WatchPolicy) -> "Core":
         """Make what the client of this pipeline shares with its siblings."""
         ledger = Ledger(pipeline.clock)
-        direct = route_of(pipeline, ledger)
         # Background polls use the BULK lane and ignore `max_rate_limit_wait`: their cost is ours to choose.
         bulk = route_of(attrs.evolve(pipeline, priority=Priority.BULK, max_wait=None), ledger)
         return cls(
@@ -61,8 +60,8 @@ class Core:
             storage=storage,
             limiter=pipeline.limiter,
             ledger=ledger,
-            watcher=Watcher(bulk, direct, policy, pipeline.limiter, ledger, pipeline.clock, pipeline.hooks),
-            keys=KeyIndex(direct.workflows, ledger, pipeline.transport.server_time, pipeline.clock),
+            watcher=Watcher(bulk, policy, pipeline.limiter, ledger, pipeline.clock, pipeline.hooks),
+            keys=KeyIndex(ledger, pipeline.transport.server_time, pipeline.clock),
             background=Background(),
             hooks=pipeline.hooks,
         )
@@ -80,14 +79,13 @@ class Core:
 def route_of(pipeline: Pipeline, ledger: Ledger) -> Route:
     """Return the way to the workflow endpoints through a pipeline; what it makes and lists is recorded."""
     send = ledger.recording(pipeline.send)
-    return Route(send, WorkflowsResource(send, pipeline.open), pipeline.open)
+    return Route(send, WorkflowsResource(send, pipeline.open), pipeline.open, pipeline.priority)
 
 
 def submitter_of(core: Core, pipeline: Pipeline, route: Route) -> Submitter:
     """Return what creates workflows for one client or sibling."""
     return Submitter(
-        send=route.send,
-        workflows=route.workflows,
+        route=route,
         ledger=core.ledger,
         background=core.background,
         retry=pipeline.retry,
@@ -106,8 +104,7 @@ def tools_of(core: Core, pipeline: Pipeline, route: Route) -> RunTools:
         chance=pipeline.chance,
     )
     return RunTools(
-        send=route.send,
-        workflows=route.workflows,
+        route=route,
         watcher=core.watcher,
         ledger=core.ledger,
         downloader=downloader,

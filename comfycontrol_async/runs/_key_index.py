@@ -25,10 +25,10 @@ from comfycontrol_async.errors import (
     NotFoundError,
 )
 from comfycontrol_async.models import WorkflowStatus, WorkflowSummary
-from comfycontrol_async.resources import WorkflowsResource
 from comfycontrol_async.runs._ledger import Ledger
 from comfycontrol_async.runs._look import newest_pages
 from comfycontrol_async.runs._marks import Marks, read_marks
+from comfycontrol_async.runs._route import Route, highest
 from comfycontrol_async.runs._search import is_time, read_leniently
 
 log = logging.getLogger("comfycontrol_async")
@@ -73,6 +73,7 @@ class _Asker:
     """A submit that waits for a look. Without `max_age` it waits to see what it made; `done` says whether it did."""
 
     done: asyncio.Future[bool]
+    route: Route
     max_age: float | None
     since: float
 
@@ -82,12 +83,11 @@ class KeyIndex:
 
     def __init__(
         self,
-        workflows: WorkflowsResource,
         ledger: Ledger,
         server_time: Callable[[float], datetime | None],
         clock: Clock,
     ) -> None:
-        self._workflows, self._ledger = workflows, ledger
+        self._ledger = ledger
         self._server_time, self.clock = server_time, clock
         self._seen: OrderedDict[str, _Seen] = OrderedDict()
         self._by_key: dict[str, set[str]] = {}
@@ -129,7 +129,7 @@ class KeyIndex:
         made = self._ledger.get(summary.id)
         return summary.status != WorkflowStatus.CANCELLED and not (made is not None and made.rerun)
 
-    async def confirm(self, made: WorkflowSummary) -> None:
+    async def confirm(self, route: Route, made: WorkflowSummary) -> None:
         """Look until the listing shows a workflow that was made here: then it shows all that were made before, too.
 
         Raises:
@@ -137,7 +137,7 @@ class KeyIndex:
         """
         until = self.clock.monotonic() + _LONGEST_LAG
         while self.clock.monotonic() < until:
-            if await self.look(None, made.id) or made.id not in self._seen:
+            if await self.look(route, None, made.id) or made.id not in self._seen:
                 return
         log.warning("the listing has not shown %s for %.0f s: another of its key may run", made.id, _LONGEST_LAG)
 
@@ -158,21 +158,23 @@ class KeyIndex:
         except OverflowError:
             return _BEGINNING
 
-    async def check(self, found: _Seen, since: float) -> WorkflowSummary | None:
+    async def check(self, route: Route, found: _Seen, since: float) -> WorkflowSummary | None:
         """Return a workflow that was found, if it still counts; one GET, unless what is known is final or fresh."""
         summary = found.summary
         if summary.status.terminal or found.at >= since:
             return summary
         try:
-            summary = await self._workflows.get(summary.id)
+            summary = await route.workflows.get(summary.id)
         except NotFoundError:
             self._forget(summary.id)
             return None
         self._read([summary])
         return summary if self._counts(summary) else None
 
-    async def look(self, max_age: float | None, id: str | None = None) -> bool:
+    async def look(self, route: Route, max_age: float | None, id: str | None = None) -> bool:
         """Wait for a look at the listing that begins after this call; None: at what was made a moment ago.
+
+        It goes in the highest lane of those who wait for it.
 
         A page that shows the workflow `id` is as good, whenever it was asked for. Return whether there was one.
 
@@ -183,7 +185,7 @@ class KeyIndex:
         if self._binding.bind():  # callers that waited on a loop that is closed are gone with it
             self._looking, self._askers, self.sending = None, [], 0
         loop = asyncio.get_running_loop()
-        asker = _Asker(loop.create_future(), max_age, self.clock.monotonic())
+        asker = _Asker(loop.create_future(), route, max_age, self.clock.monotonic())
         self._askers.append(asker)
         self._unconfirmed[id] = asker.done
         if self._looking is None or self._looking.done():
@@ -213,7 +215,7 @@ class KeyIndex:
             asking, self._askers = self._askers, []
             self._next_look = max(self._next_look + _PAUSE, now)
             try:
-                await self._read_back([asker.max_age for asker in asking if asker.max_age is not None])
+                await self._read_back(asking)
             except Exception as error:  # whatever it is, it is theirs who wait for this look
                 _fail(asking, error)
             except BaseException:
@@ -233,9 +235,11 @@ class KeyIndex:
             return _PAUSE / 4
         return pause
 
-    async def _read_back(self, ages: list[float]) -> None:
-        """Read the listing back as far as any of these ages, or as the index has a gap."""
+    async def _read_back(self, asking: list[_Asker]) -> None:
+        """Read the listing back as far as any of these want, or as the index has a gap."""
         newest = self._newest
+        ages = [asker.max_age for asker in asking if asker.max_age is not None]
+        workflows = highest(asker.route for asker in asking).workflows
 
         def until() -> datetime:
             wanted = self._ago(max(ages), _SLACK) if ages else None
@@ -244,7 +248,7 @@ class KeyIndex:
             return newest - _OVERLAP
 
         latest: datetime | None = None
-        async with aclosing(newest_pages(self._workflows, until)) as pages:
+        async with aclosing(newest_pages(workflows, until)) as pages:
             async for page in pages:
                 # One that cannot be read was made all the same.
                 unreadable = (read_leniently(item.raw, self._now()) for item in page.invalid_items)

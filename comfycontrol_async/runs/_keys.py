@@ -38,7 +38,7 @@ async def submit_once(index: KeyIndex, submitter: Submitter, draft: Draft, max_a
     asked = index.clock.monotonic()
     async with index.lock(draft.marks.key):
         for _ in range(_MOST_RACES):
-            if max_age > 0 and (found := await _find(index, draft, max_age, asked)) is not None:
+            if max_age > 0 and (found := await _find(index, submitter, draft, max_age, asked)) is not None:
                 submitter.ledger.adopt(found.id)
                 log.info("the key of %r was used before: it is %s", draft.name, found.id)
                 return found
@@ -50,7 +50,9 @@ async def submit_once(index: KeyIndex, submitter: Submitter, draft: Draft, max_a
     raise SubmitOutcomeUnknownError(draft.name, sorted(index.ids(draft.marks.key)))
 
 
-async def _find(index: KeyIndex, draft: Draft, max_age: float, asked: float) -> WorkflowSummary | None:
+async def _find(
+    index: KeyIndex, submitter: Submitter, draft: Draft, max_age: float, asked: float
+) -> WorkflowSummary | None:
     assert draft.marks is not None  # as above
     looked = False
     while True:
@@ -58,10 +60,10 @@ async def _find(index: KeyIndex, draft: Draft, max_age: float, asked: float) -> 
         if not found:
             if looked:
                 return None
-            await index.look(max_age)
+            await index.look(submitter.route, max_age)
             looked = True
             continue
-        if (summary := await index.check(found[0], asked)) is None:
+        if (summary := await index.check(submitter.route, found[0], asked)) is None:
             continue
         if found[0].marks.content != draft.marks.content:
             raise KeyConflictError(draft.key or "", summary.id)
@@ -86,7 +88,7 @@ async def _confirm(
     """
     assert draft.marks is not None  # as above
     try:
-        await index.confirm(made)
+        await index.confirm(submitter.route, made)
     except ComfyControlError as error:
         log.warning("it could not be confirmed that %s is the only workflow of its key: %s", made.id, error)
         return made
@@ -101,19 +103,19 @@ async def _confirm(
         log.warning("two workflows of one key run: %s was made first, and %s has begun too", winner.id, made.id)
         return made
     log.info("another caller made %s with the key of %s first: cancelling the younger", winner.id, made.id)
-    ended = await cancel_for_good(submitter.workflows, made.id, submitter.clock)
+    ended = await cancel_for_good(submitter.route.workflows, made.id, submitter.clock)
     if ended is not None and ended.status != WorkflowStatus.CANCELLED:
         log.warning("two workflows of one key ran: %s was made first, and %s %s too", winner.id, made.id, ended.status)
     if oldest.marks.content != draft.marks.content:
         raise KeyConflictError(draft.key or "", winner.id)
     submitter.ledger.adopt(winner.id)
-    return await index.check(oldest, index.clock.monotonic())
+    return await index.check(submitter.route, oldest, index.clock.monotonic())
 
 
 async def _end(submitter: Submitter, younger: list[WorkflowSummary]) -> None:
     """Cancel the younger workflows of a key whose own callers have not done it, for they may have died."""
     await submitter.clock.sleep(_GRACE)
     for rival in younger:
-        workflow = await submitter.workflows.get(rival.id)
+        workflow = await submitter.route.workflows.get(rival.id)
         if not workflow.status.terminal:
             await submitter.cancel_double(workflow)

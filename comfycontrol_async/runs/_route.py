@@ -1,7 +1,10 @@
 """Route: a way to the workflow endpoints, in one lane of the limiter."""
 
+from collections.abc import Iterable
+
 import attrs
 
+from comfycontrol_async.limits import Priority
 from comfycontrol_async.resources import WorkflowsResource
 from comfycontrol_async.resources._calls import Open, Send
 
@@ -13,3 +16,9 @@ class Route:
     send: Send
     workflows: WorkflowsResource
     open: Open
+    priority: Priority = Priority.NORMAL
+
+
+def highest(routes: Iterable[Route]) -> Route:
+    """Return the one in the highest lane, the first of several."""
+    return max(routes, key=lambda route: route.priority)

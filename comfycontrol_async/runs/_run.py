@@ -25,14 +25,13 @@ from comfycontrol_async.errors import (
 )
 from comfycontrol_async.graph._graph import Graph
 from comfycontrol_async.models import FailureCause, Output, Workflow, WorkflowStatus, WorkflowSummary, WorkflowUpdate
-from comfycontrol_async.resources import WorkflowsResource
-from comfycontrol_async.resources._calls import Send
 from comfycontrol_async.resources._forms import changes_form, make
 from comfycontrol_async.runs._download import Downloader
 from comfycontrol_async.runs._file_names import target_names
 from comfycontrol_async.runs._ledger import Ledger
 from comfycontrol_async.runs._naming import naming
 from comfycontrol_async.runs._output_file import OutputFile, path_of
+from comfycontrol_async.runs._route import Route
 from comfycontrol_async.runs._state import State, merge
 from comfycontrol_async.runs._stores import ObjectStore, check_target
 from comfycontrol_async.runs._watch import Watcher
@@ -46,8 +45,7 @@ OnUpdate = Callable[[WorkflowUpdate], object]
 class RunTools:
     """What runs need of the client that made them."""
 
-    send: Send
-    workflows: WorkflowsResource
+    route: Route
     watcher: Watcher
     ledger: Ledger
     downloader: Downloader
@@ -151,7 +149,7 @@ class WorkflowRun:
         if state.ended:
             yield attrs.evolve(state, outputs=self._outputs).update(self._elapsed(state))
             return
-        follow = self._tools.watcher.follow(state, outputs=outputs, batch=batch, live=live)
+        follow = self._tools.watcher.follow(state, self._tools.route, outputs=outputs, batch=batch, live=live)
         async with aclosing(follow) as states:
             async for state in states:
                 self._state = state
@@ -194,7 +192,7 @@ class WorkflowRun:
             NotFoundError: it does not exist (any more).
         """
         with naming(self.id):
-            self._state = merge(self._state, await self._tools.workflows.get(self.id))
+            self._state = merge(self._state, await self._tools.route.workflows.get(self.id))
         return self._state.workflow
 
     async def cancel(self) -> None:
@@ -204,7 +202,7 @@ class WorkflowRun:
             BadRequestError: it is finished, or not queued yet: the API cannot cancel it then.
         """
         with naming(self.id):
-            await self._tools.workflows.cancel(self.id)
+            await self._tools.route.workflows.cancel(self.id)
 
     async def rerun(self, params: Mapping[str, Any] | None = None) -> "WorkflowRun":
         """Run it again as a new workflow; only the parameters given change.
@@ -218,9 +216,9 @@ class WorkflowRun:
         tools = self._tools
         if params and self._graph is not None:
             form = await asyncio.to_thread(changes_form, self._graph.parameters, params)
-            summary = await make(tools.send, f"/v1/workflow/{self.id}/rerun", form, f"rerun of {self.id}")
+            summary = await make(tools.route.send, f"/v1/workflow/{self.id}/rerun", form, f"rerun of {self.id}")
         else:
-            summary = await tools.workflows.rerun(self.id, params=params)
+            summary = await tools.route.workflows.rerun(self.id, params=params)
         return make_run(tools, summary, graph=self._graph)
 
     async def outputs(self) -> list[Output]:
@@ -246,7 +244,7 @@ class WorkflowRun:
         """Fetch the outputs; a 404 may mean several things (contradiction 6 of the API documentation)."""
         completed = self.status == WorkflowStatus.COMPLETED
         try:
-            return await self._tools.workflows.outputs(self.id)
+            return await self._tools.route.workflows.outputs(self.id)
         except NotFoundError:
             if completed:
                 return []

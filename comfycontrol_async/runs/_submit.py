@@ -34,14 +34,13 @@ from comfycontrol_async.errors import (
 )
 from comfycontrol_async.graph._names import NAME_LIMIT
 from comfycontrol_async.models import WorkflowStatus, WorkflowSummary
-from comfycontrol_async.resources import WorkflowsResource
-from comfycontrol_async.resources._calls import Send
 from comfycontrol_async.resources._checks import is_id
 from comfycontrol_async.resources._forms import CREATE_PATH, make
 from comfycontrol_async.runs._background import Background
 from comfycontrol_async.runs._cancel import cancel_for_good
 from comfycontrol_async.runs._ledger import Ledger
 from comfycontrol_async.runs._look import newest_pages
+from comfycontrol_async.runs._route import Route
 from comfycontrol_async.runs._search import Search, age, same_content, tags_of, time_of
 
 log = logging.getLogger("comfycontrol_async")
@@ -70,8 +69,7 @@ class Submitter:
     when no answer had one.
     """
 
-    send: Send
-    workflows: WorkflowsResource
+    route: Route
     ledger: Ledger
     background: Background
     retry: RetryPolicy
@@ -124,7 +122,7 @@ class Submitter:
         return readable and attempt < self.retry.attempts and spent <= self.retry.max_elapsed
 
     async def _post(self, form: Form, name: str) -> WorkflowSummary:
-        summary = await make(self.send, CREATE_PATH, form, name)
+        summary = await make(self.route.send, CREATE_PATH, form, name)
         told = self.server_time(self.clock.monotonic())
         self._behind = timedelta() if told is None else max(timedelta(), told - summary.created_at)
         return summary
@@ -208,7 +206,7 @@ class Submitter:
         candidates: dict[str, dict[str, WorkflowSummary]] = {}
         search.doubtful.clear()
         search.nameless.clear()
-        async with aclosing(newest_pages(self.workflows, since)) as pages:
+        async with aclosing(newest_pages(self.route.workflows, since)) as pages:
             async for page in pages:
                 for item in page.items:
                     if item.name not in names or search.passes_over(self.ledger.get(item.id)):
@@ -233,7 +231,7 @@ class Submitter:
     async def _read_invalid(self, name: str, id: str) -> WorkflowSummary:
         """Fetch a workflow whose item in the listing cannot be read: with our name, it was made all the same."""
         try:
-            return await self.workflows.get(id)
+            return await self.route.workflows.get(id)
         except (ResponseFormatError, NotFoundError, ValueError) as error:  # ValueError: its id is none
             raise SubmitOutcomeUnknownError(name, [id] if id else []) from error
 
@@ -265,7 +263,7 @@ class Submitter:
             ours = search.form is None or sorted(item.tags) == tags_of(search.form)
             if ours and search.form is not None:
                 try:
-                    ours = same_content(await self.workflows.get(item.id), search.form)
+                    ours = same_content(await self.route.workflows.get(item.id), search.form)
                 except NotFoundError:
                     ours = False  # it is gone again
             if not ours:
@@ -282,7 +280,7 @@ class Submitter:
         for moment in LOOKS_AT:
             await self.clock.sleep(begun + moment - self.clock.monotonic())
             try:
-                page = await self.workflows.list(per_page=100).page(1)
+                page = await self.route.workflows.list(per_page=100).page(1)
             except _MAY_PASS as error:
                 log.info("looking for a double of %r failed: %s", made.name, error)
                 continue
@@ -300,7 +298,7 @@ class Submitter:
             log.warning("%r was created twice: %s is %s and stays", double.name, double.id, double.status)
             return
         log.warning("%r was created twice: cancelling %s", double.name, double.id)
-        await cancel_for_good(self.workflows, double.id, self.clock)
+        await cancel_for_good(self.route.workflows, double.id, self.clock)
 
     def since(self, moment: float | None) -> datetime:
         """Return a time of the server's clock that lies surely before `moment` (monotonic; None for now)."""

@@ -31,7 +31,7 @@ from comfycontrol_async.events import WorkflowChanged
 from comfycontrol_async.limits import Limiter, Priority, RateLimitSnapshot
 from comfycontrol_async.models import Page, WorkflowSummary, WorkflowUpdate
 from comfycontrol_async.runs._ledger import Ledger
-from comfycontrol_async.runs._route import Route
+from comfycontrol_async.runs._route import Route, highest
 from comfycontrol_async.runs._state import State, merge, merge_event
 from comfycontrol_async.runs._streams import MOST_FAILED, Streams
 from comfycontrol_async.runs._turns import JoinTurns
@@ -60,7 +60,6 @@ class Watcher:
 
     Args:
         bulk: a route whose requests go in the BULK lane.
-        direct: one whose requests go in the client's own lane, for streams that fetch outputs and for late polls.
         limiter: asked whether the budget is scarce.
         ledger: knows which workflows were made here, and when.
         hooks: get a `WorkflowChanged` for each status that is seen.
@@ -69,7 +68,6 @@ class Watcher:
     def __init__(
         self,
         bulk: Route,
-        direct: Route,
         policy: WatchPolicy,
         limiter: Callable[[], Limiter],
         ledger: Ledger,
@@ -78,8 +76,7 @@ class Watcher:
     ) -> None:
         self._hooks = Hooks() if hooks is None else hooks
         self.policy: WatchPolicy = policy
-        self._bulk, self._direct = bulk, direct
-        self._limiter, self._ledger, self._clock = limiter, ledger, clock
+        self._bulk, self._limiter, self._ledger, self._clock = bulk, limiter, ledger, clock
         self._durations = Durations()
         self._binding = LoopBinding("client")
         self._streams = Streams(
@@ -105,12 +102,13 @@ class Watcher:
         self._streams.forget()
 
     async def follow(
-        self, known: State, *, outputs: bool = True, batch: bool = False, live: bool = False
+        self, known: State, route: Route, *, outputs: bool = True, batch: bool = False, live: bool = False
     ) -> AsyncGenerator[State, None]:
         """Give each state of the workflow that is seen and differs from the one before, until it is final.
 
         Args:
             known: what is known of it; the first state that is given is the first that is seen from here.
+            route: the caller's own lane, for what may not come late: streams that bring outputs, polls for `live`.
             outputs: whether its outputs are wanted too; a stream brings them along.
             batch: whether many more like it will be followed: a stream for its state alone is not worth a request.
             live: whether every update is shown to a person: polls for it are not held back for long.
@@ -123,7 +121,7 @@ class Watcher:
         """
         if self._binding.bind():
             self._start_over()
-        watched = self._join(known, batch=batch, outputs=outputs)
+        watched = self._join(known, route, batch=batch, outputs=outputs)
         news = asyncio.Event()
         watched.followers.add(news)
         watched.live += live
@@ -155,26 +153,28 @@ class Watcher:
 
     # Who is watched
 
-    def _join(self, known: State, *, batch: bool, outputs: bool) -> Watched:
+    def _join(self, known: State, route: Route, *, batch: bool, outputs: bool) -> Watched:
         watched = self._watched.get(known.workflow.id)
         if watched is None:
-            watched = self._watched[known.workflow.id] = self._begin(known)
+            watched = self._watched[known.workflow.id] = self._begin(known, route)
             self._emit(known, None)
             few = len(self._watched) <= self.policy.max_streams and not batch
             if self._streams.room > 0 and (few or (outputs and not self._durations.expected())):
-                self._streams.start(watched, (self._direct if outputs else self._bulk).open)
+                self._streams.start(watched, (route if outputs else self._bulk).open)
         watched.outputs = watched.outputs or outputs
+        watched.route = highest((watched.route, route))
         if watched.stream is None:
             self._ensure_polling()
         return watched
 
-    def _begin(self, known: State) -> Watched:
+    def _begin(self, known: State, route: Route) -> Watched:
         now = self._clock.monotonic()
         made = self._ledger.get(known.workflow.id)
         moment = None if made is None else made.moment
         return Watched(
             id=known.workflow.id,
             state=known,
+            route=route,
             created=now if moment is None else moment,
             # One of unknown age is polled at once.
             seen=now - self.policy.max_interval if moment is None else moment,
@@ -215,7 +215,7 @@ class Watcher:
         due = [watched for watched in self._polled() if watched.outputs and watched.created <= soon]
         for watched in sorted(due, key=lambda one: one.created)[:room]:
             if watched.failed < MOST_FAILED:
-                self._streams.start(watched, self._direct.open)
+                self._streams.start(watched, watched.route.open)
 
     def _take_event(self, watched: Watched, update: WorkflowUpdate) -> None:
         self._observe(watched, merge_event(watched.state, update))
@@ -243,7 +243,7 @@ class Watcher:
         waiting = [self._waiting(watched, now) for watched in polled]
         chosen = plan(waiting, self._durations.known, self.policy, scarce=scarce)
         # While the budget is short the plan polls once per `max_interval`: not much later for callers that look on.
-        route = self._direct if scarce and any(watched.live for watched in polled) else self._bulk
+        route = highest((self._bulk, *(watched.route for watched in polled if watched.live and scarce)))
         failed = not await self._read_pages(chosen.pages, route)
         for id in chosen.ids:
             watched = self._watched.get(id)

@@ -8,6 +8,7 @@ import attrs
 from comfycontrol_async._clock import Timer
 from comfycontrol_async._loop import own_cancel
 from comfycontrol_async.errors import ComfyControlError
+from comfycontrol_async.runs._route import Route
 from comfycontrol_async.runs._state import State
 
 
@@ -21,6 +22,7 @@ class Watched:
 
     id: str
     state: State
+    route: Route
     created: float
     seen: float
     born: bool

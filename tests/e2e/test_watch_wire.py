@@ -16,6 +16,7 @@ from comfycontrol_async import (
     WorkflowRun,
     WorkflowUpdate,
 )
+from comfycontrol_async.limits import LocalLimiter, Permit, Priority, Stage
 from comfycontrol_async.runs._run import follow_to_end
 from comfycontrol_async.testing import LocalServer
 from support.graphs import GRAPH
@@ -37,6 +38,31 @@ async def wait_for(run: WorkflowRun, server: LocalServer) -> float:
     """Wait for a run; how late it was told, in server seconds."""
     await follow_to_end(run, None, outputs=False)
     return server.now - server.workflows[run.id].life.ended
+
+
+class NotingLimiter(LocalLimiter):
+    """A limiter that remembers in which lanes it was asked."""
+
+    lanes: set[Priority]
+
+    async def acquire(
+        self, priority: Priority = Priority.NORMAL, *, max_wait: float | None = None, stage: Stage = Stage.OTHER
+    ) -> Permit:
+        """Remember the lane."""
+        self.lanes.add(priority)
+        return await super().acquire(priority, max_wait=max_wait, stage=stage)
+
+
+async def test_lane_of_a_sibling() -> None:
+    """What is done for a sibling's caller goes in the sibling's lane: looks for its key, streams, late polls."""
+    limiter = NotingLimiter(1000, 1.0)
+    async with serving(duration=1.0, speed=20.0) as server, client_of(server, limiter=limiter) as comfy:
+        limiter.lanes = set()
+        sibling = comfy.with_options(priority=Priority.INTERACTIVE)
+        run = await sibling.submit(GRAPH, key="k")
+        await run.wait()
+        await run.outputs()
+    assert limiter.lanes == {Priority.INTERACTIVE}
 
 
 class TestUpdates:

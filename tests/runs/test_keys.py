@@ -23,6 +23,7 @@ from comfycontrol_async.runs._key_index import KeyIndex
 from comfycontrol_async.runs._keys import submit_once
 from comfycontrol_async.runs._ledger import Ledger
 from comfycontrol_async.runs._marks import Marks, mark_of_key, read_marks, wire_name
+from comfycontrol_async.runs._route import Route
 from comfycontrol_async.runs._submit import Submitter
 from support.fake_service import FakeService, World
 from support.threads import work_without_threads
@@ -50,11 +51,10 @@ class KeyedClient:
 
         send = self.ledger.recording(service.send)
         self.workflows = WorkflowsResource(send, service.open)
-        self.index = KeyIndex(self.workflows, self.ledger, server_time, service.clock)
+        self.index = KeyIndex(self.ledger, server_time, service.clock)
         self.background = Background()
         self.submitter = Submitter(
-            send=send,
-            workflows=self.workflows,
+            route=Route(send, self.workflows, service.open),
             ledger=self.ledger,
             background=self.background,
             retry=RetryPolicy(),

@@ -28,6 +28,7 @@ from comfycontrol_async.resources import WorkflowsResource
 from comfycontrol_async.runs._background import Background
 from comfycontrol_async.runs._draft import prepare_submit
 from comfycontrol_async.runs._ledger import Ledger
+from comfycontrol_async.runs._route import Route
 from comfycontrol_async.runs._submit import Submitter, unique_name
 from comfycontrol_async.testing import FakeClock
 from support.fake_service import World
@@ -55,8 +56,7 @@ class SubmitWorld(World):
         self.background = Background()
         send = self.ledger.recording(self.service.send)
         self.submitter = Submitter(
-            send=send,
-            workflows=WorkflowsResource(send, self.service.open),
+            route=Route(send, WorkflowsResource(send, self.service.open), self.service.open),
             ledger=self.ledger,
             background=self.background,
             retry=RetryPolicy(attempts=attempts),
@@ -478,7 +478,7 @@ class TestStrangers:
         lost = asyncio.ensure_future(world.submit("nightly"))
         await world.clock.advance(0.5)
         world.service.latency = 3.0  # the listing shows it before the rerun has its answer
-        again = asyncio.ensure_future(world.submitter.workflows.rerun(first.id))
+        again = asyncio.ensure_future(world.submitter.route.workflows.rerun(first.id))
         await world.clock.advance(3.1)
         world.service.latency = 0.1
         ids = {first.id, (await world.finish(asyncio.wait_for(lost, None))).id, (await again).id}

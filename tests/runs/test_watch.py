@@ -53,8 +53,8 @@ class WatchWorld(World):
             return self.limiter
 
         self.ledger = Ledger(self.clock)
-        route = Route(self.service.send, self.service.resource(), self.service.open)
-        return Watcher(route, route, WatchPolicy(**policy), limiter, self.ledger, self.clock)
+        self.route = Route(self.service.send, self.service.resource(), self.service.open)
+        return Watcher(self.route, WatchPolicy(**policy), limiter, self.ledger, self.clock)
 
     def wait(self, id: str, *, key: str = "", **options: Any) -> None:
         """Let a task follow a workflow."""
@@ -81,7 +81,7 @@ class WatchWorld(World):
 
     async def _follow(self, id: str, key: str, options: dict[str, Any]) -> None:
         try:
-            async with aclosing(self.watcher.follow(self.known(id), **options)) as states:
+            async with aclosing(self.watcher.follow(self.known(id), self.route, **options)) as states:
                 async for state in states:
                     self.updates.append(state.update())
             self.late[key] = self.clock.monotonic() - self.service.records[id].ends
@@ -447,12 +447,12 @@ class TestPages:
         world = WatchWorld()
         bulk, own = FakeService(world.clock), FakeService(world.clock)
         lanes = [Route(service.send, service.resource(), service.open) for service in (bulk, own)]
-        watcher = Watcher(lanes[0], lanes[1], WatchPolicy(), lambda: world.limiter, world.ledger, world.clock)
+        watcher = Watcher(lanes[0], WatchPolicy(), lambda: world.limiter, world.ledger, world.clock)
         for outputs, service in ((True, own), (False, bulk)):
             id = service.add(5.0)
             known = merge(None, await service.resource().get(id))
             service.asked.clear()
-            states = watcher.follow(known, outputs=outputs)
+            states = watcher.follow(known, lanes[1], outputs=outputs)
             task = asyncio.create_task(_read(states))
             await world.clock.advance(10.0)
             assert (await task)[-1].status == "completed"
@@ -512,11 +512,10 @@ class TestErrors:
             direct.append(request.path)
             return await world.service.send(request)
 
-        bulk = Route(world.service.send, world.service.resource(), world.service.open)
-        route = Route(send, WorkflowsResource(send, world.service.open), world.service.open)
-        world.watcher = Watcher(
-            bulk, route, WatchPolicy(max_streams=0), lambda: world.limiter, world.ledger, world.clock
-        )
+        open = world.service.open
+        bulk = Route(world.service.send, world.service.resource(), open, Priority.BULK)
+        world.route = Route(send, WorkflowsResource(send, open), open)
+        world.watcher = Watcher(bulk, WatchPolicy(max_streams=0), lambda: world.limiter, world.ledger, world.clock)
         world.limiter.waiting[Priority.NORMAL] = 1
         world.submit(100.0)
         await world.clock.advance(40.0)
@@ -775,7 +774,7 @@ class TestLeaving:
 async def test_slow_reader(world: WatchWorld) -> None:
     """Who takes the updates slowly gets the latest, and the end when it comes back."""
     id = world.service.add(30.0)
-    async with aclosing(world.watcher.follow(world.known(id))) as updates:
+    async with aclosing(world.watcher.follow(world.known(id), world.route)) as updates:
         first = asyncio.ensure_future(anext(updates))
         await world.clock.advance(60.0)
         assert (await first).status == "running"
