@@ -85,6 +85,8 @@ def comfycontrol_server(
     """Run a LocalServer, twenty times as fast as the service unless the marker says otherwise."""
     options: dict[str, Any] = {}
     for marker in reversed(list(request.node.iter_markers("comfycontrol"))):
+        if marker.args:
+            pytest.fail("pytest.mark.comfycontrol takes options by name, such as limit=5", pytrace=False)
         options.update(marker.kwargs)
     return comfycontrol_server_factory(**options)
 

@@ -17,7 +17,7 @@ from aiohttp import web
 from comfycontrol_async.testing import ComfyUIError, Failure, LocalServer, read_png_text
 from comfycontrol_async.testing._png import write_png
 from comfycontrol_async.testing.server import _comfyui, _runner
-from comfycontrol_async.testing.server._comfyui import outcome_of, saved_files
+from comfycontrol_async.testing.server._comfyui import ComfyUI, Queue, outcome_of, saved_files
 from support.bare_api import Api, serving
 from support.fake_comfyui import FakeComfyUI
 from support.waiting import eventually
@@ -455,6 +455,17 @@ async def test_odd_history(api: Api, fake: FakeComfyUI, hasty: None) -> None:
     fake.running = None
     full = await ended(api, id)
     assert (full["status"], full["exception_type"]) == ("failed", "RunnerError")
+
+
+@pytest.mark.parametrize("rows", [None, 5, {}, [5, [], [1], None]], ids=["null", "number", "object", "rows"])
+async def test_odd_queue(rows: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is no row of a queue is passed over: the history says how a prompt ended."""
+
+    async def answer(self: ComfyUI, method: str, path: str) -> Any:
+        return {"queue_running": rows, "queue_pending": [[2, "b"], [1, "a"]]}
+
+    monkeypatch.setattr(ComfyUI, "_json", answer)
+    assert await ComfyUI("http://127.0.0.1:8188", {}).queue() == Queue((), ("a", "b"))
 
 
 async def test_files_are_kept_on_disk(fake: FakeComfyUI) -> None:

@@ -70,6 +70,13 @@ def test_loop_scopes(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch)
     run(pytester, monkeypatch, "-p", "pytest_asyncio.plugin").assert_outcomes(passed=10)
 
 
+@pytest.mark.comfycontrol(5)
+def test_marker_without_names(request: pytest.FixtureRequest) -> None:
+    """Options without a name are refused, not passed over."""
+    with pytest.raises(pytest.fail.Exception, match="takes options by name"):
+        request.getfixturevalue("comfycontrol_server")
+
+
 @pytest.mark.slow
 def test_anyio(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
     """The client works in tests that anyio runs."""

@@ -123,8 +123,9 @@ class ComfyUI:
     async def queue(self) -> Queue:
         """Return what runs and what waits."""
         found = await self._json("GET", "/queue")
-        rows = [found.get(key) or [] for key in ("queue_running", "queue_pending")]
-        running, pending = ([row for row in part if isinstance(row, list) and len(row) > 1] for part in rows)
+        parts = [found.get(key) for key in ("queue_running", "queue_pending")]
+        lists = (part if isinstance(part, list) else [] for part in parts)
+        running, pending = ([row for row in part if isinstance(row, list) and len(row) > 1] for part in lists)
         # Prompts that wait come in no order: the smallest number is next.
         pending.sort(key=lambda row: row[0] if isinstance(row[0], int | float) else 0)
         return Queue(*(tuple(str(row[1]) for row in part) for part in (running, pending)))
