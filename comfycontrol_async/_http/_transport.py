@@ -93,7 +93,9 @@ class Transport:
         """Translate a moment of the monotonic clock to the server's time, to the second; None without its Date."""
         text, received = self._dated
         date = None if text is None else parse_date(text)
-        return None if date is None else date + timedelta(seconds=moment - received)
+        if date is None or not 2000 <= date.year < 3000:  # an edge without a clock
+            return None
+        return date + timedelta(seconds=moment - received)
 
     async def _send(
         self,

@@ -29,7 +29,7 @@ from comfycontrol_async.runs._ledger import Ledger
 from comfycontrol_async.runs._look import newest_pages
 from comfycontrol_async.runs._marks import Marks, read_marks
 from comfycontrol_async.runs._route import Route, highest
-from comfycontrol_async.runs._search import is_time, read_leniently
+from comfycontrol_async.runs._search import earlier, is_time, read_leniently
 
 log = logging.getLogger("comfycontrol_async")
 
@@ -118,9 +118,14 @@ class KeyIndex:
         """Return the ids of all workflows of a key that were seen, whether they count or not."""
         return tuple(self._by_key.get(mark, ()))
 
-    def find(self, mark: str, max_age: float) -> list[_Seen]:
-        """Return the workflows of this key that count and are not older than `max_age`, the oldest first."""
-        since = self._ago(max_age, _SECOND)
+    def find(self, mark: str, max_age: float | None) -> list[_Seen]:
+        """Return the workflows of this key that count and are not older than `max_age`, the oldest first.
+
+        The service's Date and this machine's clock may differ by hours, and then one is wrong: by either will do.
+        """
+        since = _BEGINNING
+        if max_age is not None:
+            since = min(self._ago(max_age, _SECOND), _ago(self.clock.utcnow(), max_age, _SECOND))
         seen = [self._seen[id] for id in self.ids(mark)]
         counting = [one for one in seen if self._counts(one.summary) and _is_since(one.summary.created_at, since)]
         return sorted(counting, key=lambda one: one.age)
@@ -153,10 +158,7 @@ class KeyIndex:
     def _ago(self, seconds: float, slack: timedelta) -> datetime:
         if self._server_time(self.clock.monotonic()) is None:
             slack = _UNKNOWN_CLOCK_SLACK
-        try:
-            return self._now() - timedelta(seconds=seconds) - slack
-        except OverflowError:
-            return _BEGINNING
+        return _ago(self._now(), seconds, slack)
 
     async def check(self, route: Route, found: _Seen, since: float) -> WorkflowSummary | None:
         """Return a workflow that was found, if it still counts; one GET, unless what is known is final or fresh."""
@@ -244,8 +246,8 @@ class KeyIndex:
         def until() -> datetime:
             wanted = self._ago(max(ages), _SLACK) if ages else None
             if newest is None or self._from is None or (wanted is not None and wanted < self._from):
-                return self._now() - _OVERLAP if wanted is None else wanted
-            return newest - _OVERLAP
+                return earlier(self._now(), _OVERLAP) if wanted is None else wanted
+            return earlier(newest, _OVERLAP)
 
         latest: datetime | None = None
         async with aclosing(newest_pages(workflows, until)) as pages:
@@ -284,6 +286,13 @@ class KeyIndex:
         ids.discard(id)
         if not ids:
             del self._by_key[seen.marks.key]
+
+
+def _ago(now: datetime, seconds: float, slack: timedelta) -> datetime:
+    try:
+        return earlier(now, timedelta(seconds=seconds) + slack)
+    except OverflowError:  # more seconds than a timedelta holds
+        return _BEGINNING
 
 
 def _is_since(created_at: datetime, since: datetime) -> bool:

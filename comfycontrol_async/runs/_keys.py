@@ -11,6 +11,7 @@ which is older. What remains possible is that two run: if the younger has begun 
 """
 
 import logging
+from collections.abc import Collection
 
 from comfycontrol_async.errors import ComfyControlError, KeyConflictError, SubmitOutcomeUnknownError
 from comfycontrol_async.models import WorkflowStatus, WorkflowSummary
@@ -42,8 +43,9 @@ async def submit_once(index: KeyIndex, submitter: Submitter, draft: Draft, max_a
                 submitter.ledger.adopt(found.id)
                 log.info("the key of %r was used before: it is %s", draft.name, found.id)
                 return found
-            made = await _create(index, submitter, draft)
-            counting = await _confirm(index, submitter, draft, made, max_age) if max_age > 0 else made
+            known = index.ids(draft.marks.key)
+            made = await _create(index, submitter, draft, known)
+            counting = await _confirm(index, submitter, draft, made, known) if max_age > 0 else made
             if counting is not None:
                 return counting
             asked = index.clock.monotonic()  # what was known before is out of date
@@ -70,19 +72,18 @@ async def _find(
         return summary
 
 
-async def _create(index: KeyIndex, submitter: Submitter, draft: Draft) -> WorkflowSummary:
-    assert draft.marks is not None  # as above
+async def _create(index: KeyIndex, submitter: Submitter, draft: Draft, known: Collection[str]) -> WorkflowSummary:
     index.sending += 1
     try:
-        return await submitter.submit(draft.form, draft.name, unique=True, rivals=index.ids(draft.marks.key))
+        return await submitter.submit(draft.form, draft.name, unique=True, rivals=known)
     finally:
         index.sending -= 1
 
 
 async def _confirm(
-    index: KeyIndex, submitter: Submitter, draft: Draft, made: WorkflowSummary, max_age: float
+    index: KeyIndex, submitter: Submitter, draft: Draft, made: WorkflowSummary, known: Collection[str]
 ) -> WorkflowSummary | None:
-    """See whether another caller made one with this key at the same time, and let the oldest count.
+    """See whether another caller made one with this key since what was known, and let the oldest count.
 
     None when that one was cancelled, too: each caller took the other's for the older.
     """
@@ -92,10 +93,10 @@ async def _confirm(
     except ComfyControlError as error:
         log.warning("it could not be confirmed that %s is the only workflow of its key: %s", made.id, error)
         return made
-    counting = index.find(draft.marks.key, max_age)
+    counting = [one for one in index.find(draft.marks.key, None) if one.summary.id not in known]
     if not counting or counting[0].summary.id == made.id:
         if younger := [one.summary for one in counting[1:]]:
-            submitter.background.spawn(_end(submitter, younger), f"rivals of {made.id}")
+            submitter.background.spawn(_end(submitter, made, younger), f"rivals of {made.id}")
         return made
     oldest = counting[0]
     winner = oldest.summary
@@ -112,10 +113,17 @@ async def _confirm(
     return await index.check(submitter.route, oldest, index.clock.monotonic())
 
 
-async def _end(submitter: Submitter, younger: list[WorkflowSummary]) -> None:
-    """Cancel the younger workflows of a key whose own callers have not done it, for they may have died."""
+async def _end(submitter: Submitter, made: WorkflowSummary, younger: list[WorkflowSummary]) -> None:
+    """Cancel the younger workflows of a key whose own callers have not done it, for they may have died.
+
+    One that had begun stays its caller's, and of one second each caller may take its own for the older.
+    """
     await submitter.clock.sleep(_GRACE)
     for rival in younger:
         workflow = await submitter.route.workflows.get(rival.id)
-        if not workflow.status.terminal:
+        if workflow.status == WorkflowStatus.CANCELLED:
+            continue
+        if {rival.status, workflow.status} <= WAITING and rival.created_at > made.created_at:
             await submitter.cancel_double(workflow)
+        else:
+            log.warning("two workflows of one key run: %s, and %s of another caller", made.id, rival.id)

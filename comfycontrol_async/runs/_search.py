@@ -50,7 +50,7 @@ class Search:
         if id in (self.rivals or ()):
             return False
         slack = _KEY_SLACK if self.keyed else timedelta()
-        return not is_time(created_at) or (self.unique and page == 1) or created_at >= since - slack
+        return not is_time(created_at) or (self.unique and page == 1) or created_at >= earlier(since, slack)
 
     def passes_over(self, held: Made | None) -> bool:
         """Tell whether a workflow is not what is looked for, as this client holds it."""
@@ -68,6 +68,14 @@ class Search:
 def age(summary: WorkflowSummary) -> tuple[datetime, str]:
     """Return what the oldest of several workflows is found by."""
     return summary.created_at, summary.id
+
+
+def earlier(moment: datetime, by: timedelta) -> datetime:
+    """Return a moment before another; the beginning of all times where there is none."""
+    try:
+        return moment - by
+    except OverflowError:
+        return datetime.min.replace(tzinfo=UTC)
 
 
 def is_time(moment: datetime | None) -> TypeGuard[datetime]:

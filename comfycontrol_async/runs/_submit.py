@@ -41,7 +41,7 @@ from comfycontrol_async.runs._cancel import cancel_for_good
 from comfycontrol_async.runs._ledger import Ledger
 from comfycontrol_async.runs._look import newest_pages
 from comfycontrol_async.runs._route import Route
-from comfycontrol_async.runs._search import Search, age, same_content, tags_of, time_of
+from comfycontrol_async.runs._search import Search, age, earlier, is_time, same_content, tags_of, time_of
 
 log = logging.getLogger("comfycontrol_async")
 
@@ -124,7 +124,8 @@ class Submitter:
     async def _post(self, form: Form, name: str) -> WorkflowSummary:
         summary = await make(self.route.send, CREATE_PATH, form, name)
         told = self.server_time(self.clock.monotonic())
-        self._behind = timedelta() if told is None else max(timedelta(), told - summary.created_at)
+        if told is not None and is_time(summary.created_at):
+            self._behind = max(timedelta(), told - summary.created_at)
         return summary
 
     async def _reconcile(self, search: Search, name: str, sent: float, *, resent: bool) -> WorkflowSummary | None:
@@ -306,7 +307,7 @@ class Submitter:
         moment = now if moment is None else moment
         known = self.server_time(moment)
         if known is not None:
-            return known - self._behind - _CLOCK_SLACK
+            return earlier(known, self._behind + _CLOCK_SLACK)
         return self.clock.utcnow() - timedelta(seconds=now - moment) - _UNKNOWN_CLOCK_SLACK
 
 

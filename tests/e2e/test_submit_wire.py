@@ -2,13 +2,17 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from typing import Any
 
 import pytest
+from aiohttp import web
 
 from comfycontrol_async import ComfyControl, RetryPolicy, SubmitOutcomeUnknownError
 from comfycontrol_async.testing import LocalServer
+from support import documented
 from support.graphs import GRAPH
-from support.services import client_of, connected, own_tasks, sent, serving
+from support.services import Received, client_at, client_of, connected, own_tasks, recording, sent, serving
 from support.waiting import eventually
 
 CREATE = ("POST", "/v1/workflow")
@@ -88,6 +92,25 @@ class TestAnswers:
         run = await comfy.run(GRAPH)
         assert len(await run.outputs()) == 1
         assert run.name == server.workflows[run.id].name
+
+    @pytest.mark.parametrize("year", ["0001", "9999"])
+    async def test_date_beyond_reason(self, year: str) -> None:
+        """A Date that no clock shows is none: what was lost is found all the same."""
+        listed: list[dict[str, Any]] = []
+
+        def answer(received: Received) -> web.Response:
+            headers = {"Date": f"Mon, 01 Jan {year} 00:00:00 GMT"}
+            if documented.WORKFLOW_ID in received.target:
+                return web.json_response({**documented.WORKFLOW, **listed[0], "workflow_json": {}}, headers=headers)
+            if received.method == "GET":
+                return web.json_response({"workflows": listed, "total": len(listed)}, headers=headers)
+            now = datetime.now(UTC).isoformat()
+            listed.append({**documented.ACCEPTED, "name": "mine", "tags": [], "created_at": now, "updated_at": now})
+            return web.Response(status=502, headers=headers)
+
+        async with recording(answer) as api, client_at(api.url) as comfy:
+            assert (await comfy.submit(GRAPH, name="mine")).id == documented.WORKFLOW_ID
+        assert [received.method for received in api.received].count("POST") == 1
 
     async def test_many_at_once(self) -> None:
         """Of fifty at once over a line that loses every tenth request, each is made exactly once."""

@@ -292,6 +292,19 @@ class TestOnce:
         assert (await world.finish(KeyedClient(world.service, dates=False).submit("k"))).id == first.id
         assert world.made == 1
 
+    @pytest.mark.parametrize("hours", [-7, 7])
+    @pytest.mark.parametrize("together", [False, True])
+    async def test_wrong_date(self, world: KeyWorld, hours: int, together: bool) -> None:
+        """A Date that is hours off the times of workflows, and off this machine's clock, makes nothing twice."""
+        world.service.ahead = world.service.skew = timedelta(hours=hours)
+        world.service.queued = 60.0
+        if together:
+            found = await world.finish(_all(world.process().submit("k") for _ in range(2)))
+        else:
+            found = [await world.finish(world.process().submit("k")) for _ in range(2)]
+        assert len({summary.id for summary in found}) == 1
+        assert [world.service.status(it) for it in world.service.records.values()].count("queued") == 1
+
     async def test_no_time(self, world: KeyWorld) -> None:
         """A workflow of the key that is shown with the year 1, which means no time, counts."""
         first = await world.finish(world.process().submit("k"))
@@ -361,10 +374,10 @@ class TestRaces:
     async def test_younger_of_the_dead(self, world: KeyWorld, caplog: pytest.LogCaptureFixture) -> None:
         """A younger one whose caller died before it could look is cancelled by the older one's, and that is logged."""
         world.service.queued = 60.0
-        world.service.latency = 0.5
+        world.service.latency = 1.0
         process = world.process()
         dying = asyncio.ensure_future(world.process().submit("k"))
-        world.service.before = _later_posts(world, [0.25, 0.0])
+        world.service.before = _later_posts(world, [1.25, 0.0])
         submit = asyncio.ensure_future(process.submit("k"))
         while world.made < 2:
             await world.clock.advance(0.0)
