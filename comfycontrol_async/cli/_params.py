@@ -91,7 +91,8 @@ def complete_file(context: typer.Context, incomplete: str) -> list[tuple[str, st
 def _completions(context: typer.Context, incomplete: str, kinds: Sequence[str]) -> Iterator[tuple[str, str]]:
     from comfycontrol_async import ComfyControlError, Graph
 
-    file = context.params.get("file")
+    # Where the line ends in `-p`, click gives up and leaves the arguments before it unread.
+    file = context.params.get("file") or next(iter(context.args), None)
     try:
         parameters = Graph.load(str(file)).parameters if file else ()
     except ComfyControlError:  # a shell that completes has no place for an error

@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 import typer
+from typer.testing import CliRunner
 
 from comfycontrol_async.cli import _params
+from comfycontrol_async.cli._app import app
 from comfycontrol_async.cli._params import complete_file, complete_text, read_params
 from support.command_line import BLEND, TXT2IMG
 
@@ -56,7 +58,7 @@ def test_file_without_an_end(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
 
 
 def _complete(complete: Any, file: str | None, incomplete: str) -> list[str]:
-    return [text for text, _ in complete(SimpleNamespace(params={"file": file}), incomplete)]
+    return [text for text, _ in complete(SimpleNamespace(params={"file": file}, args=[]), incomplete)]
 
 
 def test_completion() -> None:
@@ -74,3 +76,29 @@ def test_completion_without_a_graph() -> None:
     """A shell gets nothing, and no error, where there is no graph to ask."""
     assert _complete(complete_text, None, "") == []
     assert _complete(complete_text, "absent.json", "") == []
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        (f"run {TXT2IMG} -p ", "prompt="),
+        (f"run {TXT2IMG} --param sam", "sampler="),
+        (f"submit {TXT2IMG} -p prompt=x -p sampler=dd", "sampler=ddim"),
+        (f"check {BLEND} --file ", "image="),
+    ],
+    ids=["empty", "begun", "second", "file"],
+)
+def test_completion_by_shells(shell: str, words: str, found: str) -> None:
+    """So a shell asks: with the line so far in the environment."""
+    line = f"comfycontrol {words}"
+    environment = {
+        "_COMFYCONTROL_COMPLETE": f"complete_{shell}",
+        "COMP_WORDS": line,
+        "COMP_CWORD": str(line.count(" ")),
+        "_TYPER_COMPLETE_ARGS": line,
+        "_TYPER_COMPLETE_FISH_ACTION": "get-args",
+    }
+    result = CliRunner().invoke(app, [], env=environment, prog_name="comfycontrol")
+    assert result.exit_code == 0
+    assert found in result.output
