@@ -47,6 +47,8 @@ def literal(value: Json, indent: int, before: int = 0) -> str:
             return line
         items = "".join(f"{inner}{literal(item, indent + 4, indent + 4)},\n" for item in value)
         return "[\n" + items + " " * indent + "]"
+    if isinstance(value, float):
+        return repr(value).replace("e+", "e")  # as formatters write it
     return text_literal(value) if isinstance(value, str) else repr(value)
 
 

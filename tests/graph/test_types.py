@@ -296,3 +296,11 @@ def test_one_name_for_a_text_and_a_choice_is_one_property() -> None:
     """The choice's options hold for both."""
     for graph in (save(a="$text(x)", b="$choice(x, p, q)"), save(b="$text(x)", a="$choice(x, p, q)")):
         assert graph.json_schema()["properties"]["x"]["enum"] == ["p", "q"]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(1e308, "1e308"), (-1e16, "-1e16"), (1e-5, "1e-05"), (0.5, "0.5"), (True, "True"), (96, "96")]
+)
+def test_numbers(value: float, text: str) -> None:
+    """Numbers stand as formatters leave them."""
+    assert literal(value, 0) == text
