@@ -145,8 +145,17 @@ def columns_of(row: Row) -> dict[str, Any]:
         raise InvalidArgumentError(
             f"a row must map column names to values or have named fields, but this is {shown(row)}"
         )
-    # Values of an Arrow table stand in a box of their own.
-    return {name: value.as_py() if hasattr(value, "as_py") else value for name, value in columns.items()}
+    return {name: _unboxed(value) for name, value in columns.items()}
+
+
+def _unboxed(value: Any) -> Any:
+    """Return a value of an Arrow table, which stands in a box of its own, as Python has it; any other as it is."""
+    if value is None or isinstance(value, (str, int, float)):
+        return value
+    try:
+        return value.as_py() if hasattr(value, "as_py") else value
+    except STRAY:  # a caller's own type, or a time beyond Python's
+        return value
 
 
 def _columns_of(row: Any) -> dict[str, Any] | None:

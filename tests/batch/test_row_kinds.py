@@ -145,6 +145,13 @@ def of_arrow() -> Any:
     return pyarrow.array([{"prompt": "a cat", "seed": 5, "image": b"png", "sampler": None}])[0]
 
 
+class Mute:
+    """A value that answers no question."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise RuntimeError("no attributes")
+
+
 Plain = namedtuple("Plain", "prompt seed image")  # what is tested
 
 RIGHT: dict[str, tuple[Any, dict[str, str]]] = {
@@ -169,6 +176,7 @@ RIGHT: dict[str, tuple[Any, dict[str, str]]] = {
     "polars-dict": (lambda: next(polars.DataFrame([ROW]).iter_rows(named=True)), FIVE),
     "arrow-dict": (lambda: pyarrow.Table.from_pylist([ROW]).to_pylist()[0], FIVE),
     "arrow-box": (lambda: of_arrow(), FIVE),
+    "mute-rides-along": ({**ROW, "note": Mute()}, FIVE),
     "none": ({**ROW, "seed": None}, DEFAULT),
     "nan": ({**ROW, "seed": float("nan")}, DEFAULT),
     "numpy-nan": (lambda: {**ROW, "seed": numpy.float32("nan")}, DEFAULT),
@@ -212,6 +220,7 @@ WRONG: dict[str, tuple[Any, str]] = {
     "no-file": ({**ROW, "image": "absent.png"}, "cannot be read"),
     "directory": ({**ROW, "image": "."}, "is the directory"),
     "file-left-out": ({**ROW, "image": None}, "has no default and is missing"),
+    "mute": ({**ROW, "prompt": Mute()}, 'text "prompt" takes a str'),
     "required-nan": ({**ROW, "prompt": float("nan")}, "has no default and is missing"),
 }
 
