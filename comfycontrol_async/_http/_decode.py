@@ -50,7 +50,8 @@ def parse_json(body: bytes | bytearray, content_type: str = "") -> Any:
     except (ValueError, RecursionError) as error:
         cause = ValueError(str(error))  # the parser's own error holds the whole body
         if "html" in content_type or body[:500].lstrip()[:1] == b"<":
-            raise ResponseFormatError(f"HTML where JSON is due: {html_text(body)}") from cause
+            words = html_text(body)
+            raise ResponseFormatError(f"HTML where JSON is due{f': {words}' if words else ''}") from cause
         raise ResponseFormatError(f"the body is no JSON or was cut short: {error}") from cause
 
 

@@ -1,5 +1,7 @@
 """Exit codes of the commands, which error ends with which, and what to do about it."""
 
+import re
+
 from comfycontrol_async import (
     AuthenticationError,
     ComfyControlError,
@@ -47,6 +49,10 @@ _CODES: tuple[tuple[type[Exception], int], ...] = (
 )
 
 
+# The id in the path of one workflow, runner or template.
+_ID = re.compile(r"/v\d+/[^/]+/[^/]*\d")
+
+
 class MissingTokenError(ConfigurationError):
     """No token is set: the one setting whose absence is a failed authentication."""
 
@@ -60,7 +66,7 @@ def exit_code_of(error: ComfyControlError) -> int:
 
 _ADVICE: tuple[tuple[type[Exception], str], ...] = (
     (AuthenticationError, f"set {TOKEN_VARIABLE} or --token-file to a token that is valid"),
-    (NotFoundError, "check the id, and that the token is of the same account"),
+    (NotFoundError, "check the server's address"),
     (RateLimitedError, "another program behind this address uses the budget up; wait, or share one limiter"),
     (RequestTimeoutError, "the service or the way to it is slow: try again"),
     (ConnectionFailedError, "check the network, the proxy settings and the server's address"),
@@ -72,4 +78,6 @@ def advice_for(error: ComfyControlError) -> str:
     # Not the API but a ComfyUI: the error's own text says what to do.
     if (isinstance(error, TransportError) and not error.method) or getattr(error, "path", "").startswith("http"):
         return ""
+    if isinstance(error, NotFoundError) and _ID.match(error.path):
+        return "check the id, and that the token is of the same account"
     return next((advice for kind, advice in _ADVICE if isinstance(error, kind)), "")

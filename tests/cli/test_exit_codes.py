@@ -59,7 +59,8 @@ def test_codes(error: ComfyControlError, code: int) -> None:
 
 ADVICE: list[tuple[ComfyControlError, str]] = [
     (AuthenticationError(401), "COMFYCONTROL_API_TOKEN"),
-    (NotFoundError(404), "check the id"),
+    (NotFoundError(404, "", "GET", "/v1/workflow/a1b2c3d4-e5f6-7890-abcd-ef1234567890"), "check the id"),
+    (NotFoundError(404, "", "GET", "/v1/user"), "check the server's address"),
     (RateLimitedError(429), "wait"),
     (RequestTimeoutError("x", method="GET", path="/v1/user"), "try again"),
     (ConnectionFailedError("x", method="GET", path="/v1/user"), "check the network"),

@@ -125,6 +125,7 @@ def test_nan(loads: str) -> None:
         ),
         pytest.param(b"\n<p>Just a\nmoment</p>", "", "HTML where JSON is due: Just a moment", id="html-by-its-looks"),
         pytest.param(b"Just a moment", "text/html", "HTML where JSON is due: Just a moment", id="html-by-its-type"),
+        pytest.param(b"<p></p>", "", "HTML where JSON is due", id="html-without-words"),
     ],
 )
 def test_no_json(loads: str, body: bytes, content_type: str, message: str) -> None:
