@@ -264,6 +264,7 @@ def open_journal(path: Path, wanted: Mapping[str, str], leftover: Callable[[], s
         path.parent.mkdir(parents=True, exist_ok=True)
         new = _create(path)
         journal = JournalFile(path, _connect(path))
+    known = False
     try:
         with refusing(path):
             database = journal._database
@@ -287,6 +288,8 @@ def open_journal(path: Path, wanted: Mapping[str, str], leftover: Callable[[], s
             journal.inspect()
             journal.begin()
     except BaseException:
+        if known:  # as of a batch that was killed
+            journal.keep_log()
         journal._database.close()
         raise
     return journal

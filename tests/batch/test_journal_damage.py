@@ -12,6 +12,7 @@ import pytest
 from comfycontrol_async import ConfigurationError, Journal
 from comfycontrol_async.batch._journal import BatchJournal
 from comfycontrol_async.batch._journal_entry import JournalEntry, JournalState
+from comfycontrol_async.batch._journal_file import JournalFile
 
 GRAPH = "digest of a graph"
 ORIGIN = "https://api.test"
@@ -232,6 +233,21 @@ class TestLog:
         (tmp_path / "left.db-wal").write_bytes(log[:-cut])
         again = await opened(left)
         assert len(await again.entries(JournalState.SUBMITTED)) == 4
+        await again.close()
+
+    async def test_kept_by_one_that_fails(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A start that fails closes the file, which moves the log into it: that is no lost log for the next one."""
+        left = await killed(tmp_path / "batch.db", "-wal")
+
+        def in_use(self: JournalFile) -> None:
+            raise ConfigurationError("in use")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(JournalFile, "inspect", in_use)
+            with pytest.raises(ConfigurationError, match="in use"):
+                await opened(left)
+        again = await opened(left)
+        assert len(await again.entries(JournalState.SUBMITTED)) == 5
         await again.close()
 
     @pytest.mark.parametrize("there", [True, False])
