@@ -135,6 +135,7 @@ def test_no_json(loads: str, body: bytes, content_type: str, message: str) -> No
     assert caught.value.json_path == "$"
     assert message in str(caught.value)
     assert str(caught.value).isprintable()
+    assert not str(caught.value).endswith(":")
     if "empty" not in message:
         assert type(caught.value.__cause__) is ValueError, "the parser's own error holds the whole body"
 
