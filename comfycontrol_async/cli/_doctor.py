@@ -14,6 +14,7 @@ import attrs
 from comfycontrol_async import ComfyControl, ComfyControlError, ConfigurationError, RetryPolicy
 from comfycontrol_async.cli._execute import connect, read_token
 from comfycontrol_async.cli._exit_codes import DONE, TOKEN_VARIABLE, advice_for, exit_code_of
+from comfycontrol_async.cli._limits import is_shared, look_at
 from comfycontrol_async.cli._show import print_json, print_result, sanitize
 
 # Seconds by which this machine's clock may differ from the service's before it is worth a word.
@@ -84,17 +85,18 @@ async def _connection() -> list[Finding]:
         return [Finding("fail", "token", str(error), exit_code_of(error))]
     async with comfy:
         try:
-            limit = _limiter(comfy)
+            limit = await _limiter(comfy)
         except ComfyControlError as error:  # it is made when first used
             return [Finding("fail", "limit", str(error), exit_code_of(error))]
         return [limit, *await _reach(comfy)]
 
 
-def _limiter(comfy: ComfyControl) -> Finding:
+async def _limiter(comfy: ComfyControl) -> Finding:
     limiter = comfy.limiter
-    now = limiter.snapshot()
+    now = await look_at(limiter)
     path = getattr(limiter, "path", None)
-    place = f"shared with other programs by {path}" if path is not None else "this process only"
+    place = "shared with other programs by Redis" if is_shared(limiter) else "this process only"
+    place = f"shared with other programs by {path}" if path is not None else place
     text = f"{now.used} of {now.limit} in {now.period:g} s used, {place}"
     if now.cooldown:
         return Finding("warn", "limit", f"{text}; nothing may be sent for {now.cooldown:.0f} s after a 429")

