@@ -65,12 +65,12 @@ async def read_form(request: web.BaseRequest, record: RequestRecord, limit: int)
     parts: list[PartInfo] = []
     try:
         async for name, part, data in _parts(await request.multipart(), limit):
-            content_type = part.headers.get("Content-Type", "")
-            parts.append(PartInfo(name, part.filename, content_type, len(data)))
-            if part.filename is None:
+            filename, content_type = part.filename, part.headers.get("Content-Type", "")
+            parts.append(PartInfo(name, filename, content_type, len(data)))
+            if filename is None:
                 fields[name] = data.decode()
             else:
-                files[name] = Upload(part.filename, content_type, data)
+                files[name] = Upload(filename, content_type, data)
     except (ValueError, web.HTTPException, *MALFORMED) as error:
         raise ApiError(400, "malformed multipart body") from error
     finally:
@@ -82,14 +82,15 @@ async def read_form(request: web.BaseRequest, record: RequestRecord, limit: int)
 async def _parts(reader: MultipartReader, limit: int) -> AsyncIterator[tuple[str, BodyPartReader, bytes]]:
     size = 0
     while (part := await reader.next()) is not None:
-        if not isinstance(part, BodyPartReader) or not part.name:
+        # Read once: aiohttp parses the header each time that it is asked.
+        if not isinstance(part, BodyPartReader) or not (name := part.name):
             raise ApiError(400, "every part of the form needs a name")
         data = bytearray()
         while chunk := await part.read_chunk(1 << 16):
             size += len(chunk)
             _check_size(size, limit)
             data += chunk
-        yield part.name, part, bytes(data)
+        yield name, part, bytes(data)
 
 
 def _check_size(size: int, limit: int) -> None:
