@@ -167,7 +167,9 @@ def _terminal_log() -> logging.Handler:
 class _Lines(logging.Handler):
     """Prints records for files and pipes: a line each, however long, and the lines of a traceback."""
 
-    formatter = logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S")
+    def __init__(self, level: int) -> None:
+        super().__init__(level)
+        self.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print one record."""

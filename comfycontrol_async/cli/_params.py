@@ -67,13 +67,15 @@ def read_headers(pairs: Sequence[str] | None, option: str = "--header") -> dict[
     """Read options of the form `'Name: value'`; None when there is none.
 
     Raises:
-        typer.BadParameter: one has no colon.
+        typer.BadParameter: one has no colon, or a name is given twice.
     """
     found: dict[str, str] = {}
     for pair in pairs or ():
         name, colon, value = pair.partition(":")
         if not colon or not name.strip():
             raise typer.BadParameter(f"{option} takes 'Name: value'")  # never quoted: it may be a secret
+        if name.strip().lower() in map(str.lower, found):
+            raise typer.BadParameter(f"{option}: {name.strip()!r} is given twice")
         found[name.strip()] = value.strip()
     return found or None
 

@@ -312,6 +312,6 @@ def _report(followed: Sequence[Followed], seconds: float, form: Format, *, many:
             tail = "" if one.paths or one.paths is None else ", without outputs"
             print_note(f"workflow {run.id} {run.status} in {show_seconds(seconds)}{tail}")
         if one.paths is None:
-            print_result(f"{run.id}  {run.status}")
+            print_result(f"{run.id}  {run.status or 'unknown'}")
         for path in one.paths or ():
             print_result(str(path))

@@ -1,6 +1,7 @@
 """`comfycontrol whoami`, and how errors of the service and of the settings reach the terminal."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -79,6 +80,7 @@ async def test_verbose_into_a_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
         result = await call(server, "-v", "whoami")
     (line,) = (line for line in result.stderr.splitlines() if "GET /v1/user" in line)
     assert "request id" in line
+    assert re.match(r"\d\d:\d\d:\d\d DEBUG GET /v1/user: 200 ", line)
 
 
 async def test_unreachable() -> None:

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from comfycontrol_async.cli import _params
 from comfycontrol_async.cli._app import app
-from comfycontrol_async.cli._params import complete_file, complete_text, read_params
+from comfycontrol_async.cli._params import complete_file, complete_text, read_headers, read_params
 from support.command_line import BLEND, TXT2IMG
 
 
@@ -47,6 +47,12 @@ def test_no_text(tmp_path: Path) -> None:
     (tmp_path / "picture").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(typer.BadParameter, match="it is not UTF-8 text"):
         read_params([f"a=@{tmp_path}/picture"], [])
+
+
+def test_header_twice() -> None:
+    """The second of two headers of one name is not taken in the place of the first; neither value is shown."""
+    with pytest.raises(typer.BadParameter, match=r"^--header: 'x-key' is given twice$"):
+        read_headers(["X-Key: one", "x-key: two"])
 
 
 def test_file_without_an_end(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

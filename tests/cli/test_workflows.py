@@ -107,6 +107,15 @@ async def test_get_absent(server: LocalServer) -> None:
     assert "may go on" not in result.stderr
 
 
+async def test_wait_for_nothing() -> None:
+    """A workflow that was not asked for in time is shown as unknown."""
+    async with LocalServer(duration=1e6) as server:
+        id = (await call(server, "submit", TXT2IMG, "-p", "prompt=x")).stdout.strip()
+        result = await call(server, "wait", id, "--timeout", "0")
+    assert result.exit_code == 6
+    assert result.stdout == f"{id}  unknown\n"
+
+
 async def test_get_timeout() -> None:
     """Too long a wait is exit code 6, and stderr says how to come back."""
     async with LocalServer(duration=1e6) as server:
