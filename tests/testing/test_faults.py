@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import socket
 
 import aiohttp
 import pytest
@@ -244,3 +245,14 @@ async def test_no_http(caplog: pytest.LogCaptureFixture) -> None:
             writer.close()
             await writer.wait_closed()
     assert not caplog.records
+
+
+async def test_stopped_while_connecting() -> None:
+    """A connection that was made just before the server stops is closed with the others."""
+    for _ in range(3):
+        async with LocalServer() as server:
+            client = socket.create_connection(("127.0.0.1", int(server.url.rpartition(":")[2])))
+        with client:
+            client.settimeout(5)
+            assert client.recv(1) == b""
+    gc.collect()  # what is not closed warns now

@@ -8,6 +8,7 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.web_protocol import RequestHandler
 
+from comfycontrol_async._clock import SYSTEM_CLOCK
 from comfycontrol_async.testing.server._records import Answer, CutError, Stream
 
 # What aiohttp raises for requests that are no HTTP, or whose body cannot be unpacked.
@@ -24,6 +25,7 @@ _LOGGER = logging.getLogger("comfycontrol_async.testing")
 _LOGGER.addFilter(_is_ours)
 
 _STOPPING = 0.5  # real seconds that requests under way get when the server stops
+_HANDED_OVER = 5  # turns of the loop that asyncio takes for it, and some more
 _MISSING = 64  # bytes that a truncated answer promises and does not send
 
 
@@ -53,8 +55,12 @@ class HttpPort:
     async def stop(self) -> None:
         """Close the port and every connection."""
         runner, self._runner, self._server = self._runner, None, None
-        if runner is not None:
-            await runner.cleanup()
+        if runner is None:
+            return
+        # A connection that is accepted and not handed over yet when the port closes would be lost, unclosed.
+        for _ in range(_HANDED_OVER):
+            await SYSTEM_CLOCK.sleep(0)
+        await runner.cleanup()
 
     def close_idle(self) -> int:
         """Close the connections on which no request is under way, and return how many those were."""
