@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from comfycontrol_async import ComfyControlError, Graph, GraphError, GraphIssue, NodeDefinitions
+from comfycontrol_async import Graph, GraphError, GraphIssue, NodeDefinitions
 from comfycontrol_async.cli._execute import connect
 from comfycontrol_async.cli._exit_codes import DONE, USAGE
+from comfycontrol_async.cli._files import write_over
 from comfycontrol_async.cli._show import print_json, print_labelled, print_note, print_result
 from comfycontrol_async.graph.types import write_types
 
@@ -62,8 +63,5 @@ async def write_functions(files: Sequence[Path], output: Path | None, *, object_
     if output is None:
         print_result(text.removesuffix("\n"))
         return DONE
-    try:
-        await asyncio.to_thread(output.write_text, text, encoding="utf-8")
-    except OSError as error:
-        raise ComfyControlError(f"cannot write {str(output)!r}: {error.strerror or error}") from error
+    await asyncio.to_thread(write_over, output, text)
     return DONE

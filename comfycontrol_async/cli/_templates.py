@@ -4,9 +4,10 @@ import asyncio
 import json
 from pathlib import Path
 
-from comfycontrol_async import ComfyControlError, Graph, Template
+from comfycontrol_async import Graph
 from comfycontrol_async.cli._execute import connect
 from comfycontrol_async.cli._exit_codes import DONE
+from comfycontrol_async.cli._files import write_new
 from comfycontrol_async.cli._show import print_fields, print_json, print_note, print_result, print_table, show_time
 
 
@@ -30,7 +31,8 @@ async def show_template(id: str, output: Path | None, *, as_json: bool) -> int:
     async with connect() as comfy:
         template = await comfy.templates.get(id)
     if output is not None:
-        await asyncio.to_thread(_write, output, template)
+        text = json.dumps(template.body, indent=2, ensure_ascii=False) + "\n"
+        await asyncio.to_thread(write_new, output, text)
         print_note(f"the graph of {template.name!r} is in {output}")
     if as_json:
         print_json(template)
@@ -48,19 +50,6 @@ async def show_template(id: str, output: Path | None, *, as_json: bool) -> int:
         }
     )
     return DONE
-
-
-def _write(path: Path, template: Template) -> None:
-    """Write a graph to a new file.
-
-    Raises:
-        ComfyControlError: it exists, or cannot be written.
-    """
-    try:
-        with path.open("x", encoding="utf-8") as file:
-            file.write(json.dumps(template.body, indent=2, ensure_ascii=False) + "\n")
-    except OSError as error:
-        raise ComfyControlError(f"cannot write {str(path)!r}: {error.strerror or error}") from error
 
 
 async def push_template(file: Path, name: str, description: str, *, as_json: bool) -> int:
