@@ -178,7 +178,7 @@ def test_testing_is_apart() -> None:
             known[module.name] = {target.name for target in targets}
     # The plugin makes a client for a fixture.
     assert known.pop("testing.pytest_plugin") == {""}
-    assert set().union(*known.values()) == {"_clock", "graph", "graph._checks", "graph._validate"}
+    assert set().union(*known.values()) == {"_clock", "graph", "graph._structure_checks", "graph._validate"}
 
 
 def test_cli_is_a_client_of_the_facade() -> None:

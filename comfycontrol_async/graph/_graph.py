@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, Self
 import attrs
 
 from comfycontrol_async.errors import GraphError, InvalidArgumentError
-from comfycontrol_async.graph._checks import output_issues, structure_issues
 from comfycontrol_async.graph._definitions import NodeDefinitions
 from comfycontrol_async.graph._digest import digest_content, digest_graph
 from comfycontrol_async.graph._format import EXPORT, format_issue
@@ -24,6 +23,7 @@ from comfycontrol_async.graph._load import read_graph
 from comfycontrol_async.graph._parameters import Field, fill
 from comfycontrol_async.graph._placeholders import Parameter, collect
 from comfycontrol_async.graph._schema import json_schema
+from comfycontrol_async.graph._structure_checks import output_issues, structure_issues
 
 if TYPE_CHECKING:
     from comfycontrol_async.graph._definition_checks import Spot

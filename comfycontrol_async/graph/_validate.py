@@ -12,10 +12,10 @@ from typing import Any
 
 import attrs
 
-from comfycontrol_async.graph._checks import find_loops, links_of, outputs_by_name
 from comfycontrol_async.graph._definitions import NodeDefinitions
 from comfycontrol_async.graph._json import inputs_of, text_of
 from comfycontrol_async.graph._node_classes import InputDefinition, NodeDefinition, is_file_name
+from comfycontrol_async.graph._structure_checks import find_loops, links_of, outputs_by_name
 
 # Types of links that the server leaves to others to check.
 _ANY_TYPE = frozenset({"*", "COMFY_MATCHTYPE_V3"})

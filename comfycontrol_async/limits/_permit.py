@@ -8,9 +8,9 @@ from contextlib import suppress
 from comfycontrol_async.errors import ClientLoopError, InvalidArgumentError
 from comfycontrol_async.limits._flights import ARRIVED, CAPPED, HELD, SENT, SETTLED, Arrived, Flight, Flights
 from comfycontrol_async.limits._lanes import Priority, Stage
-from comfycontrol_async.limits._queue import WaiterQueue
 from comfycontrol_async.limits._rule import LEASE, LEASE_CHECK, LOST_TAIL
 from comfycontrol_async.limits._store import Slot, SlotStore
+from comfycontrol_async.limits._waiters import WaiterQueue
 
 Rank = tuple[Priority, Stage]
 NORMAL_RANK: Rank = (Priority.NORMAL, Stage.OTHER)

@@ -40,9 +40,9 @@ from comfycontrol_async.limits._fork import watch_forks
 from comfycontrol_async.limits._lanes import PRIORITIES, STAGES, Priority, Stage
 from comfycontrol_async.limits._permit import Ledger, Permit
 from comfycontrol_async.limits._protocol import RateLimitSnapshot
-from comfycontrol_async.limits._queue import WaiterQueue
 from comfycontrol_async.limits._rule import LONGEST_COOLDOWN, LOST_TAIL, Rule
 from comfycontrol_async.limits._store import Slot, SlotStore, Taken
+from comfycontrol_async.limits._waiters import WaiterQueue
 
 log = logging.getLogger("comfycontrol_async.limits")
 

@@ -26,8 +26,8 @@ from comfycontrol_async.errors import (
 )
 from comfycontrol_async.models import WorkflowStatus, WorkflowSummary
 from comfycontrol_async.runs._ledger import Ledger
-from comfycontrol_async.runs._look import newest_pages
 from comfycontrol_async.runs._marks import Marks, read_marks
+from comfycontrol_async.runs._newest_pages import newest_pages
 from comfycontrol_async.runs._route import Route, highest
 from comfycontrol_async.runs._search import earlier, is_time, read_leniently
 

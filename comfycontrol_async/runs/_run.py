@@ -27,9 +27,9 @@ from comfycontrol_async.graph._graph import Graph
 from comfycontrol_async.models import FailureCause, Output, Workflow, WorkflowStatus, WorkflowSummary, WorkflowUpdate
 from comfycontrol_async.resources._forms import changes_form, make
 from comfycontrol_async.runs._download import Downloader
+from comfycontrol_async.runs._error_context import naming
 from comfycontrol_async.runs._file_names import target_names
 from comfycontrol_async.runs._ledger import Ledger
-from comfycontrol_async.runs._naming import naming
 from comfycontrol_async.runs._output_file import OutputFile, path_of
 from comfycontrol_async.runs._route import Route
 from comfycontrol_async.runs._state import State, merge

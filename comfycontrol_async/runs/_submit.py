@@ -39,7 +39,7 @@ from comfycontrol_async.resources._forms import CREATE_PATH, make
 from comfycontrol_async.runs._background import Background
 from comfycontrol_async.runs._cancel import cancel_for_good
 from comfycontrol_async.runs._ledger import Ledger
-from comfycontrol_async.runs._look import newest_pages
+from comfycontrol_async.runs._newest_pages import newest_pages
 from comfycontrol_async.runs._route import Route
 from comfycontrol_async.runs._search import Search, age, earlier, is_time, same_content, tags_of, time_of
 

@@ -7,7 +7,7 @@ from typing import Any
 import attrs
 
 from comfycontrol_async.graph import NodeDefinitions
-from comfycontrol_async.graph._checks import output_issues
+from comfycontrol_async.graph._structure_checks import output_issues
 from comfycontrol_async.graph._validate import Fault, assume_definitions, needed_by, output_nodes, validate
 from comfycontrol_async.testing.server._life import Failure
 from comfycontrol_async.testing.server._outputs import inputs_of, is_link
