@@ -10,7 +10,8 @@ from typing import Any
 from comfycontrol_async.errors import DownloadError, InvalidArgumentError
 from comfycontrol_async.models import Output
 from comfycontrol_async.runs._error_context import naming
-from comfycontrol_async.runs._file_names import extension, media_type, name_of
+from comfycontrol_async.runs._file_names import extension, name_of
+from comfycontrol_async.runs._media_types import media_type
 from comfycontrol_async.runs._part_file import exists_error, in_thread, written_aside
 
 # Larger pictures are not kept for display in a notebook.

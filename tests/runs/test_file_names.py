@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from comfycontrol_async import InvalidArgumentError
 from comfycontrol_async.runs import _file_names
-from comfycontrol_async.runs._file_names import extension, folded, media_type, name_of, safe_name, target_names
+from comfycontrol_async.runs._file_names import extension, folded, name_of, safe_name, target_names
 
 SAFE = {
     "plain": ("a.png", "a.png"),
@@ -177,12 +177,3 @@ def test_url(url: str, suffix: str, name: str) -> None:
     """The end of a URL's path gives a harmless name and extension, or none."""
     assert extension(url) == suffix
     assert name_of(url, 2) == name
-
-
-@pytest.mark.parametrize(
-    ("suffix", "kind"),
-    [(".png", "image/png"), (".JPG", "image/jpeg"), (".mp4", "video/mp4"), ("", "application/octet-stream")],
-)
-def test_media_type(suffix: str, kind: str) -> None:
-    """An extension tells the media type, whatever the system's table says."""
-    assert media_type(suffix) == kind
