@@ -128,9 +128,19 @@ def check_directory(directory: Path) -> None:
         reason = f"{str(nearest)!r} is not a directory"
     elif not os.access(nearest, os.W_OK | os.X_OK):
         reason = f"{str(nearest)!r} is not writable"
+    elif not nearest.is_absolute() and not _has_place():
+        reason = "the working directory was removed"
     else:
         return
     raise DownloadError(f"cannot write to {str(directory)!r}: {reason}", path=str(directory))
+
+
+def _has_place() -> bool:
+    try:
+        Path.cwd()
+    except OSError:
+        return False
+    return True
 
 
 def log_to_stderr(*, verbose: bool) -> Callable[[], None]:

@@ -26,9 +26,9 @@ def write_over(path: Path, text: str) -> None:
     Raises:
         ComfyControlError: it cannot be written; then the old one is as it was.
     """
-    target = path.resolve()
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
+        target = Path(os.path.realpath(path))
+        part = target.with_name(f".{target.name}.{os.getpid()}.part")
         if target.exists() and not target.is_file():  # a pipe or a terminal; renaming would put a file in its place
             target.write_text(text, encoding="utf-8")
             return

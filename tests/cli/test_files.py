@@ -10,6 +10,8 @@ import pytest
 
 from comfycontrol_async import ComfyControlError
 from comfycontrol_async.cli._files import write_new, write_over
+from comfycontrol_async.testing import LocalServer
+from support.command_line import TXT2IMG, call, errors
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="modes and links of POSIX")
@@ -63,3 +65,18 @@ def test_full_disk(write: Callable[[Path, str], None], tmp_path: Path, monkeypat
     with pytest.raises(ComfyControlError, match="No space left on device"):
         write(file, "new")
     assert [path.read_text() for path in tmp_path.iterdir()] == (["old"] if write is write_over else [])
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a directory in use can be removed")
+async def test_working_directory_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A working directory that was removed is found out before anything is submitted."""
+    place = tmp_path / "place"
+    place.mkdir()
+    monkeypatch.chdir(place)
+    place.rmdir()
+    async with LocalServer() as server:
+        result = await call(server, "run", TXT2IMG, "-p", "prompt=x")
+        written = await call(server, "types", TXT2IMG, "-o", "x.py")
+        assert not server.requests
+    assert errors(result) == ["error: cannot write to 'outputs': the working directory was removed"]
+    assert errors(written) == ["error: cannot write 'x.py': No such file or directory"]
