@@ -1,6 +1,6 @@
 """The rate limiters that the benchmarks compare, behind one shape: `acquire` and `settle`.
 
-Peers come with the extra `bench`; one that is not installed is left out, and said to be.
+Peers come with the dependency group `bench`; one that is not installed is left out, and said to be.
 """
 
 import asyncio

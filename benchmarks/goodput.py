@@ -4,8 +4,8 @@
     python benchmarks/goodput.py --http [--requests 400] [--json FILE]                over real HTTP, 5 to 10 minutes
 
 The simulation runs the real limiter beside three shapes of limiter in the same simulated network, and every client
-pauses for 10 s after a 429. It also draws `arrivals.svg`. With `--http` every limiter (the peers come with the extra
-`bench`) wants a batch of answers at once from a server of its own at the real 40 per 10 s.
+pauses for 10 s after a 429. It also draws `arrivals.svg`. With `--http` every limiter (the peers come with the
+dependency group `bench`) wants a batch of answers at once from a server of its own at the real 40 per 10 s.
 """
 
 import argparse

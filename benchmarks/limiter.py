@@ -5,7 +5,7 @@
 The uncontended acquires of all contenders take turns in every round and the least of each counts; a contender that
 does not finish within its patience is shown as ">". Most of the other measurements wait for periods to pass, so three
 processes share them while the crowds go through here; all costs are CPU time, which that leaves alone. Peers come with
-the extra `bench`. It takes about ten minutes.
+the dependency group `bench`. It takes about 20 minutes.
 """
 
 import argparse
