@@ -331,6 +331,13 @@ class ComfyControl(MapVerb):
         """Estimate the requests and seconds that `n` workflows will need under the limiter as it is now. No request.
 
         The seconds are those in which the limit lets the requests through; the workflows' own time comes on top.
+
+        Args:
+            n: from 0 to 10**15.
+            outputs: whether the outputs are fetched: two requests for each workflow, not one.
+
+        Raises:
+            InvalidArgumentError: `n` is no such number.
         """
         return plan_batch(n, outputs=outputs, limits=self.limiter.snapshot())
 

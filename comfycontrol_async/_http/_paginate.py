@@ -39,11 +39,16 @@ class Pager(Generic[T]):
         return await self._fetch(check_count("a page's number", number, InvalidArgumentError, least=1))
 
     async def all(self) -> list[T]:
-        """Fetch every page and return all items."""
+        """Return all items, each once, in the service's order. One request for each page; more if the listing changes.
+
+        Raises:
+            TransportError, APIError, ResponseFormatError, RateLimitWaitError: a page could not be fetched; a walk with
+                `async for` has given the items of those before it.
+        """
         return [item async for item in self]
 
     async def first(self) -> T | None:
-        """Return the newest item, None when there is none. One request."""
+        """Return the newest item, None when there is none. One request, which raises as every call."""
         page = await self._fetch(1)
         return page.items[0] if page.items else None
 

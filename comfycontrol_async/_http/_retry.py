@@ -3,7 +3,7 @@
     outcome                         GET, PUT, cancel, interrupt     create, rerun
     certainly never left            again                           again
     429                             gate, again                     gate, again
-    5xx, or sent and no answer      again, backoff                  raise: the submitter reconciles
+    408, 425, 5xx, or no answer     again, backoff                  raise: the submitter reconciles
     any other error status          raise                           raise
 
 A 429 was certainly not processed, so it is safe to send anything again; the gate times it, and it does not count as an

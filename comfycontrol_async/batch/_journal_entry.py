@@ -9,7 +9,10 @@ import attrs
 
 
 class JournalState(StrEnum):
-    """How far a row has come."""
+    """How far a row has come: planned, submitting, submitted, finished, downloaded; or cancelling, or failed.
+
+    What each of them means: `Journal.rows`.
+    """
 
     PLANNED = "planned"
     SUBMITTING = "submitting"  # a request may have been sent: look for its name before sending again

@@ -58,7 +58,7 @@ class Parameter:
 
     @property
     def field(self) -> str:
-        """The form field that carries it."""
+        """The form field that carries it: "$prompt" for a text or file, "#sampler" for a choice (API documentation)."""
         return ("#" if self.kind == "choice" else "$") + self.name
 
 

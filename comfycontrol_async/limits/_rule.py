@@ -1,4 +1,4 @@
-"""Rule: validated limit, period and derived durations; the constants of the guarantee (`limits.__doc__`)."""
+"""Rule: validated limit, period and derived durations; constants of the guarantee, such as the hold cap of 3 s."""
 
 import math
 from typing import Literal, get_args

@@ -1,4 +1,4 @@
-"""Scheduler: everything of a limiter but where its slots are kept: lanes, deadlines, one timer, loops, fork, permits.
+"""Scheduler: everything of a limiter but where its slots are kept: lanes, the gate after a 429, one timer, permits.
 
 How a slot travels, from left to right; every arrow is a call:
 

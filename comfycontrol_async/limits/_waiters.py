@@ -1,6 +1,7 @@
 """WaiterQueue: the waiters of one event loop, how long each may wait, and the one timer of the limiter.
 
-It knows nothing of slots: the scheduler decides when the next waiter may go, takes it from `lanes` and resolves it.
+It knows nothing of slots: the scheduler decides when the next waiter may go, takes it from `lanes`, which decide who
+is next, and resolves it.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""naming: errors that leave a call about a workflow say which workflow it was."""
+"""Errors that leave a call about a workflow say which workflow it was."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

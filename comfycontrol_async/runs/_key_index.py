@@ -1,4 +1,4 @@
-"""KeyIndex: the marks of keys that a client has read in any page of the listing, and the looks that its submits share.
+"""KeyIndex: the marks of keys that a client has read in the listing, and the looks that its submits wait for.
 
 first look of a process     one request per 100 workflows made within `key_max_age`
 later looks                 one each 2 s on average (two at once after a pause), for all that asked before it began,

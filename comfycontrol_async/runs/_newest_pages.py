@@ -1,4 +1,4 @@
-"""Look: reading the newest workflows of the listing, page by page, until they are older than what is looked for."""
+"""Reads the newest workflows of the listing, page by page, until they are older than what is looked for."""
 
 from collections.abc import AsyncGenerator, Callable
 from datetime import datetime

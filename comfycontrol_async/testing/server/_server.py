@@ -223,7 +223,7 @@ class LocalServer:
 
     @property
     def user(self) -> Mapping[str, Any]:
-        """The user, as the API shows him."""
+        """The user, as the API shows it."""
         return LiveView(self._state.user)
 
     @property
@@ -248,7 +248,7 @@ class LocalServer:
 
     @_from_any_thread
     def consume(self, n: int = 1) -> None:
-        """Use up `n` of the budget now, as another client behind the same address would."""
+        """Use up `n` requests of the limit now, as another client behind the same address would."""
         for _ in range(n):
             self._api.arrive()
 
@@ -259,13 +259,22 @@ class LocalServer:
 
     @_from_any_thread
     def script(self, outcome: Callable[[int], str | Failure] | None) -> None:
-        """Decide how workflows created from now on end, by creation index; None lets all complete."""
+        """Decide how workflows created from now on end, by creation index (from 0); None lets all complete.
+
+        Raises:
+            ValueError: it is no function.
+        """
         attrs.evolve(self._options, outcome=outcome)  # checks it
         self._state.outcome = outcome or always_completed
 
     @_from_any_thread
     def finish(self, id: str, status: str | Failure = "completed") -> None:
-        """End a workflow now; a `Failure` says how it failed."""
+        """End a workflow now; a `Failure` says how it failed.
+
+        Raises:
+            KeyError: there is no such workflow.
+            ValueError: it has ended already, or `status` is none that ends one.
+        """
         failure = status if isinstance(status, Failure) else None
         status = "failed" if isinstance(status, Failure) else status
         if status not in OUTCOMES:
@@ -279,7 +288,11 @@ class LocalServer:
 
     @_from_any_thread
     def forget(self, id: str) -> None:
-        """Make a workflow unknown, as if it had been deleted."""
+        """Make a workflow unknown, as if it had been deleted: from now on it answers 404.
+
+        Raises:
+            KeyError: there is no such workflow.
+        """
         del self._state.workflows.by_id[id]
 
     @_from_any_thread
@@ -332,12 +345,12 @@ class LocalServer:
 
     @_from_any_thread
     def cut_download_next(self, *, after: int, times: int = 1) -> None:
-        """Break off the next downloads after so many bytes."""
+        """Break off the next `times` downloads when `after` bytes of the body were sent."""
         self._storage.cut_next(after, times)
 
     @_from_any_thread
     def fail_download_next(self, *, status: int, times: int = 1) -> None:
-        """Answer the next downloads with `status`."""
+        """Answer the next `times` downloads with `status`, such as 403 for an expired URL."""
         self._storage.fail_next(status, times)
 
     @_from_any_thread

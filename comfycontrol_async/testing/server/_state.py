@@ -42,7 +42,7 @@ class Executor(Protocol):
 
 
 class State:
-    """The data behind the API, seeded with a user, one runner of his own and two managed ones."""
+    """The data behind the API, seeded with a user, one runner of its own and two managed ones."""
 
     def __init__(self, options: ServerOptions, time: ServerTime, signer: UrlSigner) -> None:
         self.options = options
