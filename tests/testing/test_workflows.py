@@ -425,3 +425,26 @@ async def test_precise_failure() -> None:
         id = await api.create()
         api.server.finish(id, failure)
         assert (await api.get(f"/v1/workflow/{id}"))["exception_type"] == "OutOfMemoryError"
+
+
+def _fail(index: int) -> Any:
+    raise RuntimeError("no plan")
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"outcome": lambda index: "done"}, "outcome must return a Failure or one of completed, failed"),
+        ({"outcome": _fail}, "no plan"),
+        ({"duration": lambda index: "long"}, "duration must return a number of at least 0, not 'long'"),
+        ({"duration": lambda index: -1.0}, "duration must return a number of at least 0, not -1.0"),
+        ({"duration": _fail}, "no plan"),
+    ],
+    ids=["outcome", "outcome-raises", "duration", "negative", "duration-raises"],
+)
+async def test_functions_that_fail(options: dict[str, Any], text: str) -> None:
+    """What a function of the test's author does wrong is why its workflow fails, not a 500 without words."""
+    async with serving(delays=(0, 0, 0), **options) as api:
+        full = await api.get(f"/v1/workflow/{await api.create()}")
+    assert full["status"] == "failed"
+    assert text in full["exception_message"]

@@ -270,8 +270,17 @@ class ServerOptions:
         return max(0.0, self.latency() if callable(self.latency) else self.latency)
 
     def run_time(self, index: int) -> float:
-        """Return how long the workflow with this creation index runs, in server seconds."""
-        return self.duration(index) if callable(self.duration) else self.duration
+        """Return how long the workflow with this creation index runs, in server seconds.
+
+        Raises:
+            ValueError: the function of `duration` returned no number.
+        """
+        if not callable(self.duration):
+            return self.duration
+        seconds = self.duration(index)
+        if not isinstance(seconds, int | float) or not seconds >= 0:
+            raise ValueError(f"duration must return a number of at least 0, not {seconds!r}")
+        return seconds
 
 
 def takes_options(

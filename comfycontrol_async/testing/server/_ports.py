@@ -20,8 +20,8 @@ def _is_ours(record: logging.LogRecord) -> bool:
     return record.exc_info is None or not isinstance(record.exc_info[1], MALFORMED)
 
 
-# In the place of aiohttp's logger, which Python shows on stderr.
-_LOGGER = logging.getLogger("comfycontrol_async.testing")
+# Below aiohttp's own, which Python shows on stderr: an error of a handler stays visible.
+_LOGGER = logging.getLogger("aiohttp.server.comfycontrol_async")
 _LOGGER.addFilter(_is_ours)
 
 _STOPPING = 0.5  # real seconds that requests under way get when the server stops

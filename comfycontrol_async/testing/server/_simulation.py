@@ -35,7 +35,12 @@ class Simulation:
         """Plan the life of a new workflow, with a runner that its tags allow."""
         state, now = self._state, record.created
         record.runner_id, record.managed_runner_id = state.choose_runner(record.tags)
-        ending = self._ending(record)
+        seconds = 0.0
+        try:
+            seconds, ending = state.options.run_time(record.index), self._ending(record)
+        except Exception as error:  # of a function of the test's author, who would else meet a 500 without words
+            text = f"a function given to LocalServer failed: {error}"
+            ending = Failure(exception_type=type(error).__name__, exception_message=text)
         if isinstance(ending, Failure):
             record.failure = ending
         outcome = ending if isinstance(ending, str) else "failed"
@@ -47,7 +52,7 @@ class Simulation:
         if refusal is not None:
             record.failure, outcome = refusal, "invalid"
         if record.runner_id or record.managed_runner_id or outcome == "invalid":
-            record.life = plan_life(now, state.options.delays, state.options.run_time(record.index), outcome)
+            record.life = plan_life(now, state.options.delays, seconds, outcome)
         else:
             record.life = plan_waiting(now)
 
