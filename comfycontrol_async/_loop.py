@@ -22,7 +22,7 @@ class LoopBinding:
         self.loop: asyncio.AbstractEventLoop | None = None
 
     def bind(self) -> bool:
-        """Belong to the running loop; return True if that is another loop than before, so state must start anew.
+        """Belong to the running loop; return True if that is another loop than before, so state must start again.
 
         Raises:
             ClientLoopError: the loop that it belongs to is still alive.

@@ -84,7 +84,7 @@ def test_token_of_another_form(caplog: pytest.LogCaptureFixture) -> None:
     ],
 )
 def test_options_refused(options: dict[str, Any], message: str) -> None:
-    """An option that makes no sense is refused when the client is made."""
+    """An invalid option is refused when the client is made."""
     with pytest.raises(ConfigurationError, match=message):
         client(**options)
 
@@ -231,7 +231,7 @@ async def test_given_session(api: ScriptedApi) -> None:
 
 
 async def test_given_session_that_is_closed(api: ScriptedApi) -> None:
-    """A session that somebody closed is told of in words of ours, and nothing is held."""
+    """A session that was closed elsewhere is reported in words of ours, and nothing is held."""
     async with aiohttp.ClientSession() as session:
         comfy = client(session=session)
     with pytest.raises(ClientClosedError, match="the aiohttp session that was given to this client is closed"):
@@ -408,7 +408,7 @@ async def test_with_options_changes_only_what_is_given(api: ScriptedApi, comfy: 
     ],
 )
 def test_with_options_refused(options: dict[str, Any], error: type[Exception]) -> None:
-    """An option that makes no sense is refused."""
+    """An invalid option is refused."""
     with pytest.raises(error):
         client().with_options(**options)
 
@@ -623,6 +623,6 @@ async def test_map_of_nothing(api: ScriptedApi, comfy: ComfyControl) -> None:
 
 
 async def test_plan(api: ScriptedApi, comfy: ComfyControl) -> None:
-    """What a batch will need is reckoned without a request, and outputs cost some."""
+    """What a batch will need is estimated without a request, and outputs cost some."""
     assert comfy.plan(100, outputs=True).requests > comfy.plan(100, outputs=False).requests >= 100
     assert api.calls == []

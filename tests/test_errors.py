@@ -214,7 +214,7 @@ def test_also_python_errors() -> None:
 
 
 def test_fields_hold_immutable_facts() -> None:
-    """Lists that are given become tuples, so that nobody changes an error afterwards."""
+    """Lists that are given become tuples, so that no code changes an error afterwards."""
     issues, ids, saved = [GraphIssue("error", "", "empty")], ["a"], [Path("a")]
     assert GraphError("bad", issues=issues).issues == tuple(issues)
     assert SubmitOutcomeUnknownError("cats", ids).candidates == ("a",)

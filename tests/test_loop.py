@@ -16,7 +16,7 @@ async def call(action: Callable[[], object]) -> object:
 
 
 def test_bound_by_first_use() -> None:
-    """The first loop binds it, once; then it is the loop that runs, and nothing needs to start anew."""
+    """The first loop binds it, once; then it is the loop that runs, and nothing needs to start again."""
     binding = LoopBinding("client")
     assert binding.serves(None)
     assert not binding.is_running()

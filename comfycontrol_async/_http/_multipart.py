@@ -1,4 +1,4 @@
-"""Form: the parts of an upload, checked before anything is sent and opened anew for every attempt.
+"""Form: the parts of an upload, checked before anything is sent and opened again for every attempt.
 
 A form with an open file or a generator that is sent a second time sends an empty part without a word; so the parts
 here are values and re-openable sources, and what goes on the wire is built from them for each attempt.

@@ -36,7 +36,7 @@ class Request(Generic[T]):
     path: str
     structure: Callable[[Any], T]
     query: Mapping[str, str | int] | None = None
-    # A JSON body, encoded; or a form, built anew for every attempt.
+    # A JSON body, encoded; or a form, built again for every attempt.
     body: bytes | None = None
     form: Form | None = None
     repeat: Repeat = Repeat.SAFE

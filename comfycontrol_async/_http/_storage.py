@@ -1,7 +1,7 @@
 """Storage: opens signed URLs on the storage host, without any credential of ours and without spending a request.
 
 A signature covers the bytes of a URL, so a URL goes on the wire as it came, from the service or from a redirect:
-aiohttp, left to itself, decodes and encodes it anew. Only what no request line may hold is percent-encoded.
+aiohttp, left to itself, decodes and encodes it again. Only what no request line may hold is percent-encoded.
 """
 
 import asyncio

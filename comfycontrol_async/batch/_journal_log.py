@@ -6,7 +6,7 @@ each transaction: where others follow, the frame was damaged later, and rows tha
 
 The file (sqlite.org/fileformat2.html, section 4): a header of 32 bytes, then frames of 24 bytes and one page each. Both
 end in a running checksum, and each frame repeats the header's salts; those with other salts are from before the log was
-last begun anew. A frame that ends a transaction says how many pages the database has.
+last begun again. A frame that ends a transaction says how many pages the database has.
 """
 
 import struct

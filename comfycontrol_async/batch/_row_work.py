@@ -383,7 +383,7 @@ class _Row:
 
 
 def fresh(entry: JournalEntry) -> JournalEntry:
-    """Return the entry of a row that begins anew, with another workflow."""
+    """Return the entry of a row that begins again, with another workflow."""
     return JournalEntry(key=entry.key, position=entry.position, digest=entry.digest)
 
 

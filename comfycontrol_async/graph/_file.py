@@ -16,7 +16,7 @@ class File:
 
     Args:
         source: a path, the bytes themselves, an open binary stream, or a function that opens one. A path or a
-            function is opened anew for every attempt. A stream is read once, from where it stands, and what was
+            function is opened again for every attempt. A stream is read once, from where it stands, and what was
             read is sent in every attempt: a stream that cannot be read twice is never read twice.
         filename: the name the server sees; default: the path's own name, or the parameter's name.
         content_type: the part's media type; default: guessed from the name.

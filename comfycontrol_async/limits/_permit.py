@@ -88,7 +88,7 @@ class Permit(Flight):
 
 
 class Ledger:
-    """The slots that permits of one process hold: settled in the store, and charged anew while they are in flight.
+    """The slots that permits of one process hold: settled in the store, and charged again while they are in flight.
 
     `freed(free_at, now)` is called when there are waiters and a slot comes free then, `rearm(now)` when there is
     something to look after earlier than was known. `in_flight` are the slots of held and sent permits and the ends of

@@ -394,7 +394,7 @@ class Scheduler:
         self._wanted = 0
 
     def _after_fork(self) -> None:
-        """Start anew in a forked child: the permits are the parent's."""
+        """Start again in a forked child: the permits are the parent's."""
         self._start_over(None)
         self._in_flight.clear()
         self._store.after_fork()

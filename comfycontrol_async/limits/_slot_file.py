@@ -12,7 +12,7 @@ file is read and written, not mapped: one that is cut off while it is mapped kil
 
 Taking slots needs the lock. A slot that was taken may be charged without it: until its moment no other process touches
 it. What the file says is checked at every look. What cannot be true is clamped: a moment too far ahead costs at most
-one span. A file whose constants are harmed is written anew with every slot taken; one that is not ours, or of another
+one span. A file whose constants are damaged is written again with every slot taken; one that is not ours, or of another
 version, limit or period, is left alone.
 """
 
@@ -144,7 +144,7 @@ class SlotFile:
         self.write(SLOTS, data[SLOTS:].tobytes())
 
     def load(self, now: float) -> "array[float]":
-        """Read everything up to the members; written anew where the constants are harmed. The lock is held.
+        """Read everything up to the members; written again where the constants are damaged. The lock is held.
 
         Raises:
             ConfigurationError: it is for another limit now.
@@ -162,7 +162,7 @@ class SlotFile:
             self.write(GATE, data[GATE:].tobytes())
 
     def rebuild(self, now: float, free_at: float) -> bytes:
-        """Write the file anew with every slot taken until then; return it up to the members. The lock is held."""
+        """Write the file again with every slot taken until then; return it up to the members. The lock is held."""
         content = self._head.ljust(HEAD, b"\0") + blank(self._rule, now, free_at).tobytes()
         try:
             os.ftruncate(self.fd, 0)
@@ -231,7 +231,7 @@ def blank(rule: Rule, now: float, free_at: float) -> "array[float]":
 
 
 def _new_serial() -> float:
-    # A random one: slots of grants before the file was made anew must not be taken for new ones.
+    # A random one: slots of grants before the file was made again must not be taken for new ones.
     return float(crc32(os.urandom(8)))
 
 

@@ -21,7 +21,7 @@ class Taken(NamedTuple):
     """What `take` brought: at most as many slots as were wanted, and when to look again.
 
     The slots are charged already until `lease` + a span, and are another process's after that unless they are charged
-    anew; inf where no other process can take them. `gate` is when the cooldown ends, of which the store knows.
+    again; inf where no other process can take them. `gate` is when the cooldown ends, of which the store knows.
     """
 
     slots: Sequence[Slot] = ()

@@ -43,7 +43,7 @@ log = logging.getLogger("comfycontrol_async.limits")
 _RETRY = 0.05
 # Seconds by which processes that wake for the same moment are spread.
 _JITTER = 0.001
-# A slot that is charged for so many seconds more can be charged anew without the lock.
+# A slot that is charged for so many seconds more can be charged again without the lock.
 _SAFE = 1.0
 # A record that says it looks later, or wants or had more, is harm.
 _FURTHEST_LOOK = 1000.0
@@ -145,7 +145,7 @@ class SlotTable:
         doubles, charged = self._doubles, self._charged.pop(slot, NEVER)
         try:
             if doubles is not None and charged > now + _SAFE and free_at > now:
-                # No other process touches it before that moment. Should the file have been made anew since, all its
+                # No other process touches it before that moment. Should the file have been made again since, all its
                 # slots are charged to a span after that, which is not later than this answer's.
                 doubles.write(place, _DOUBLE.pack(free_at))
             else:
@@ -190,7 +190,7 @@ class SlotTable:
                     doubles.write(record + DEMAND, _DOUBLE.pack(0.0))
 
     def after_fork(self) -> None:
-        """Open the file anew: the lock of the parent's would be ours as well."""
+        """Open the file again: the lock of the parent's would be ours as well."""
         self._place.after_fork()
         self._doubles = None
         self._charged.clear()
@@ -298,7 +298,7 @@ class SlotTable:
             if data[place + 2] == serial:
                 doubles.write(place, _DOUBLE.pack(free_at))
             elif final:
-                # It went to another process meanwhile, or the file was made anew: charge the one that is free first.
+                # It went to another process meanwhile, or the file was made again: charge the one that is free first.
                 moments = data[SLOTS::SLOT]
                 first = min(moments)
                 if first < free_at:

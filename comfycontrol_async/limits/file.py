@@ -131,7 +131,7 @@ class FileLimiter(Scheduler):
     Order, priorities, `max_wait`, event loops and cancellation are within the process; the processes that wait take
     turns (`limits._turns`). Two event loops of one process count as two processes, each with a FileLimiter of its own.
     A process that dies gives its slots back within 3.25 s + `period`. After `fork` the child goes on with the same
-    file. A file that is harmed while it is in use is made anew, with the window charged.
+    file. A file that is damaged while it is in use is made again, with the window charged.
 
     Raises:
         InvalidArgumentError: `limit` < 1, a `period` that is not positive and finite, an unknown `pacing`.

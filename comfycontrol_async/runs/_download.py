@@ -27,7 +27,7 @@ class Downloader(TransferTools):
     """Fetches outputs, for a client."""
 
     def files(self, outputs: Sequence[Output], refresh: Refresh) -> list[OutputFile]:
-        """Return a handle of each output, in their order; `refresh` gets all of them anew, with fresh URLs."""
+        """Return a handle of each output, in their order; `refresh` gets all of them again, with fresh URLs."""
         urls = SignedUrls(outputs, refresh, self.clock)
 
         def handle(place: int, output: Output) -> OutputFile:

@@ -207,7 +207,7 @@ class KeyIndex:
         await asyncio.wait([task])
 
     async def _look_on(self) -> None:
-        # A page of somebody else's request may have answered them meanwhile.
+        # A page of another request may have answered them meanwhile.
         while waiting := [asker for asker in self._askers if not asker.done.done()]:
             self._askers = waiting
             now = self.clock.monotonic()

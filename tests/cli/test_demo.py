@@ -69,7 +69,7 @@ async def test_failures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 class Crowded(LocalServer):
-    """A server whose budget somebody else has used up."""
+    """A server whose budget another client has used up."""
 
     async def start(self) -> None:
         await super().start()
@@ -116,7 +116,7 @@ async def test_verify(name: str, tmp_path: Path) -> None:
         result = await call(None, "demo", "-n", "1", "--speed", "50", "-o", str(tmp_path))
         assert result.exit_code == 0, result.output
     with pytest.raises(ComfyControlError, match=r"prompt-001\.png"):
-        _demo._verify(path, "a prompt that nobody gave")
+        _demo._verify(path, "a prompt that was never given")
 
 
 TALLY = Tally(

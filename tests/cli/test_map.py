@@ -25,7 +25,7 @@ def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def make_table(path: Path, rows: int) -> list[str]:
     """Write a CSV with an id, a prompt and a note, and return the options that run it."""
-    lines = ["id,prompt,note", *(f"r{number:03},a cat {number},nobody sends this" for number in range(rows))]
+    lines = ["id,prompt,note", *(f"r{number:03},a cat {number},never sent" for number in range(rows))]
     path.write_text("\n".join(lines) + "\n")
     directory = path.parent
     return [TXT2IMG, str(path), "-o", str(directory / "out"), "--journal", str(directory / "b.sqlite"), "--key", "id"]

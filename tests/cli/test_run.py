@@ -233,7 +233,7 @@ USAGE = {
 
 @pytest.mark.parametrize("args", USAGE.values(), ids=USAGE)
 async def test_usage(args: tuple[str, ...]) -> None:
-    """A command line that makes no sense exits 2."""
+    """An invalid command line exits 2."""
     result = await call(None, *args)
     assert result.exit_code == 2
     assert "Traceback" not in result.output

@@ -302,7 +302,7 @@ class TestService:
         assert limiter.snapshot().used == 0
 
     async def test_unknown_host(self) -> None:
-        """So is a host whose name nobody knows."""
+        """So is a host whose name cannot be resolved."""
         retry = RetryPolicy(attempts=1)
         async with ComfyControl("cfc_x", base_url="http://nowhere.invalid", retry=retry) as comfy:
             with pytest.raises(ConnectionFailedError, match=r"nowhere\.invalid"):
@@ -329,7 +329,7 @@ class TestService:
             assert len(server.requests) <= 3
 
     async def test_html_where_json_is_due(self, server: LocalServer, comfy: ComfyControl) -> None:
-        """A page of somebody else's is told as what it is; a create may have taken effect."""
+        """A page that is not the API's is named as such; a create may have taken effect."""
         page = "<!doctype html><title>Sign in to the hotel's network</title>"
         server.fail_next("*", "*", status=200, body=page, content_type="text/html", times=2)
         with pytest.raises(ResponseFormatError, match="HTML where JSON is due: Sign in to the hotel's network"):

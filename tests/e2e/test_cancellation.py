@@ -57,7 +57,7 @@ def part_files(directory: Path) -> list[Path]:
 
 
 def free(comfy: ComfyControl) -> bool:
-    """Tell whether nobody waits for the limiter and no slot is taken."""
+    """Return whether no task waits for the limiter and no slot is taken."""
     state = comfy.limiter.snapshot()
     return state.used == 0 and not sum(state.waiting.values())
 

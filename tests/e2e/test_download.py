@@ -186,7 +186,7 @@ class TestExpired:
         assert [path.stat().st_size for path in paths] == [SIZE] * 5
 
     async def test_in_the_middle(self, tmp_path: Path) -> None:
-        """A URL that expires after a cut is fetched anew, and the file goes on from there."""
+        """A URL that expires after a cut is fetched again, and the file goes on from there."""
         async with finished() as (server, _, run):
             server.cut_download_next(after=100_000)
             server.fail_download_next(status=403)

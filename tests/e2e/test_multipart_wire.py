@@ -171,7 +171,7 @@ SOURCES: dict[str, Callable[[Path], Any]] = {
 
 
 class TestEveryAttempt:
-    """A form is built anew for each attempt, from whatever source."""
+    """A form is built again for each attempt, from whatever source."""
 
     @pytest.mark.parametrize("source", SOURCES)
     async def test_create_after_429(
@@ -251,7 +251,7 @@ class TestEveryAttempt:
         assert not server.workflows
 
     async def test_a_callable_that_gives_one_stream(self, server: LocalServer, comfy: ComfyControl) -> None:
-        """A function that does not open anew is found out: nothing empty is sent."""
+        """A function that does not open again is found out: nothing empty is sent."""
         stream = io.BytesIO(CONTENT)
         with pytest.raises(InvalidArgumentError, match="image"):
             await comfy.workflows.create(FILE_GRAPH, name="w", params={"prefix": "p", "image": File(lambda: stream)})

@@ -185,7 +185,7 @@ class TestRefused:
         ],
     )
     async def test_retry_after_is_obeyed(self, table: Table, answer: dict[str, Any]) -> None:
-        """Wherever a 429 says how long to wait, nobody sends anything before."""
+        """Wherever a 429 says how long to wait, nothing is sent before."""
         table.server.fail_next("GET", "/v1/user", status=429, **answer)
         calls: list[asyncio.Future[Any]] = [asyncio.ensure_future(table.place.comfy.user.get())]
         await eventually(lambda: table.requests == 1)

@@ -137,7 +137,7 @@ class TestUpdates:
         assert {(event.id, event.name) for event in seen} == {(run.id, "w")}
 
     async def test_leaving_the_updates(self) -> None:
-        """Whoever stops iterating holds nothing any more."""
+        """A caller that stops iterating holds nothing any more."""
         async with connected(**ENDLESS) as (server, comfy):
             run = await comfy.submit(GRAPH)
             async for update in run.updates():

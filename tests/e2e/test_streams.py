@@ -356,7 +356,7 @@ class TestWaiting:
 
 
 async def _wait_patiently(run: Any) -> Any:
-    """Wait, and begin anew when looking failed for good."""
+    """Wait, and begin again when looking failed for good."""
     while True:
         try:
             return await run.wait()

@@ -313,7 +313,7 @@ class TestTimeouts:
 
 
 class TestToken:
-    """The token goes to the API's origin and to nobody else."""
+    """The token goes to the API's origin and nowhere else."""
 
     @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
     async def test_no_redirect_is_followed(self, server: LocalServer, status: int) -> None:

@@ -135,7 +135,7 @@ class TestMany:
             assert len(server.requests) <= 160
 
     async def test_others_submit(self) -> None:
-        """Another client that pushes them down the listing meanwhile costs some more looks and loses nobody."""
+        """Another client that pushes them down the listing meanwhile costs some more looks and loses no workflow."""
         async with serving(duration=30.0) as server:
             async with client_of(server, watch=watch(server, 0)) as comfy, client_of(server) as other:
                 runs = [await comfy.submit(GRAPH) for _ in range(30)]
@@ -175,7 +175,7 @@ class TestMany:
             await asyncio.gather(*waiting, again)
 
     async def test_streams_are_cut(self) -> None:
-        """Eight streams that are cut again and again, and a server that loses requests: everybody is told the end."""
+        """Eight streams that are cut again and again, and a server that loses requests: every caller learns the end."""
         async with serving(duration=40.0, loss=0.05, seed=3) as server, client_of(server) as comfy:
             runs = await asyncio.gather(*(comfy.submit(GRAPH) for _ in range(20)))
             waiting = asyncio.gather(*(wait_for(run, server) for run in runs))

@@ -73,7 +73,7 @@ class Recorder:
 
 
 def test_the_written_file_is_up_to_date() -> None:
-    """What is written today is what type checkers see; when it changes, write it anew with `write_types`."""
+    """What is written today is what type checkers see; when it changes, write it again with `write_types`."""
     assert write_types(GRAPHS) == WRITTEN.read_text(encoding="utf-8")
 
 

@@ -216,7 +216,7 @@ def test_watch_policy() -> None:
     ],
 )
 def test_watch_policy_refused(options: dict[str, Any], message: str) -> None:
-    """A policy that makes no sense is refused."""
+    """An invalid policy is refused."""
     with pytest.raises(ConfigurationError, match=message):
         WatchPolicy(**options)
 

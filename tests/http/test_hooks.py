@@ -163,7 +163,7 @@ async def test_nothing_is_made_when_nothing_listens(
     api.answer("GET", "/v1/user", documented.USER)
 
     def fail(*_: object, **__: object) -> None:
-        raise AssertionError("made for nobody")
+        raise AssertionError("made though nothing listens")
 
     for module in (_call, _hooks):
         for cls in EVERY:

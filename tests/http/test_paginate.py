@@ -182,7 +182,7 @@ async def test_items_that_leave_pull_others_forward() -> None:
 
 
 async def test_items_that_leave_from_later_pages() -> None:
-    """What leaves before it was seen is not given, and nobody else is missed."""
+    """What leaves before it was seen is not given, and no other item is missed."""
     listing = Listing(*range(9))
     listing.changes[2] = lambda: listing.remove(7)
     assert sorted(await walk(listing)) == [0, 1, 2, 3, 4, 5, 6, 8]

@@ -97,7 +97,7 @@ async def settle(clock: FakeClock, call: Awaitable[T], *, most: float = 1000.0) 
 
 
 async def assert_nothing_held(clock: FakeClock, limiter: Any) -> None:
-    """Check that after a period and the tail of a lost request every slot is free, and nobody waits."""
+    """Check that after a period and the tail of a lost request every slot is free, and no task waits."""
     await clock.advance(PERIOD + 1.1)
     snapshot = limiter.snapshot()
     assert (snapshot.used, snapshot.available) == (0, LIMIT)
@@ -399,7 +399,7 @@ async def test_429_closes_the_gate(
 
 
 async def test_429_for_longer_than_is_allowed(api: ScriptedApi, pipeline: Pipeline, clock: FakeClock) -> None:
-    """Refusals are bounded by the total time: then the error is raised, with the gate closed for everybody else."""
+    """Refusals are bounded by the total time: then the error is raised, with the gate closed for all other calls."""
     pipeline = attrs.evolve(pipeline, retry=RetryPolicy(max_elapsed=25.0))
     api.answer("GET", "/v1/user", status=429, times=4)
     with pytest.raises(RateLimitedError):
@@ -726,7 +726,7 @@ async def test_given_session(api: ScriptedApi, pipeline: Pipeline, clock: FakeCl
 async def test_given_session_that_does_not_tell(
     api: ScriptedApi, pipeline: Pipeline, clock: FakeClock, sent: bool
 ) -> None:
-    """With a session that was given nobody knows whether a request was written: a create is not sent again."""
+    """With a session that was given it is not known whether a request was written: a create is not sent again."""
     async with aiohttp.ClientSession() as session:
         transport = Transport(Sessions(URL(BASE_URL), session=session), TOKEN, user_agent="test/1.0", clock=clock)
         given = attrs.evolve(pipeline, transport=transport)

@@ -172,7 +172,7 @@ def test_bounds(attempt: int, elapsed: float, asked: float | None, chance: float
     ],
 )
 def test_parse_retry_after(value: str | None, seconds: float | None) -> None:
-    """Seconds and dates are read as RFC 9110 has them; what makes no sense says nothing."""
+    """Seconds and dates are read as RFC 9110 has them; what is invalid says nothing."""
     assert parse_retry_after(value, NOW) == seconds
 
 
@@ -207,7 +207,7 @@ def test_parse_date() -> None:
     ],
 )
 def test_policy_refuses_nonsense(options: dict[str, float]) -> None:
-    """A number that makes no sense is named."""
+    """An invalid number is named."""
     with pytest.raises(ConfigurationError, match=rf"RetryPolicy\.{next(iter(options))} must be"):
         RetryPolicy(**options)  # type: ignore[arg-type] # nonsense on purpose
 

@@ -302,7 +302,7 @@ async def test_lock_of_a_stopped_process(path: Path, clock: FakeClock, stopped: 
 async def test_lock_that_is_never_given_back(
     path: Path, clock: FakeClock, stopped: Callable[[], None], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The file is made anew with the window charged, and within a period of that all go on, in the same file."""
+    """The file is made again with the window charged, and within a period of that all go on, in the same file."""
     limiters = [FileLimiter(path, limit=2, period=PERIOD, clock=clock) for _ in range(2)]
     for limiter in limiters:
         (await limiter.acquire()).arrived()

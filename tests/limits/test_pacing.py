@@ -41,7 +41,7 @@ def test_spreads(case: Spread) -> None:
 
 
 def test_quiet_time() -> None:
-    """Bursts come back after an hour without a 429; each 429 starts the hour anew."""
+    """Bursts come back after an hour without a 429; each 429 starts the hour again."""
     auto = rule("auto")
     pacing = after_refusal(auto, Pacing(granted=1000), float("-inf"), 10.0, 0.0)
     assert is_spread(auto, pacing, QUIET - 1)

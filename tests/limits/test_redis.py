@@ -302,7 +302,7 @@ async def test_client_of_the_user(server: RedisServer, decode: bool) -> None:
 
 @on_one_loop
 async def test_young_server_is_charged(own_server: RedisServer, caplog: pytest.LogCaptureFixture) -> None:
-    """Nobody knows whether a server that was started a moment ago served others before: the window counts as spent."""
+    """A server that was started a moment ago may have served others before: the window counts as spent."""
     limiter = RedisLimiter(own_server.url, limit=LIMIT, period=PERIOD, on_unavailable="raise")
     with pytest.raises(RateLimitWaitError) as caught:
         await limiter.acquire(max_wait=1.0)
@@ -342,7 +342,7 @@ async def test_lost_data_is_charged(server: RedisServer) -> None:
     "policy", [pytest.param("local", marks=pytest.mark.slow), "wait", pytest.param("raise", marks=pytest.mark.slow)]
 )
 async def test_killed_and_restarted(own_server: RedisServer, policy: str, caplog: pytest.LogCaptureFixture) -> None:
-    """Under load: no crash, nobody is stuck, the limit is kept, and all go on when it is back."""
+    """Under load: no crash, no task is stuck, the limit is kept, and all go on when it is back."""
     caplog.set_level(logging.WARNING)
     options = {"on_unavailable": policy, "assumed_processes": 2, "timeout": 0.3}
     async with connected(own_server, "key", 2, **options) as limiters:
@@ -435,7 +435,7 @@ async def test_local_share_obeys_the_gate(own_server: RedisServer) -> None:
 @pytest.mark.slow
 @on_one_loop
 async def test_idle_process_notices_that_the_server_is_back(own_server: RedisServer) -> None:
-    """A process that goes on with its share looks for the server though nobody waits: others use all of the budget."""
+    """A process that goes on with its share looks for the server though no task waits: others use all of the budget."""
     async with connected(own_server, "key", on_unavailable="local") as (limiter,):
         (await limiter.acquire()).arrived()
         own_server.kill()
@@ -448,7 +448,7 @@ async def test_idle_process_notices_that_the_server_is_back(own_server: RedisSer
 
 @on_one_loop
 async def test_no_share_to_go_on_with() -> None:
-    """More processes than slots: whoever went on alone would break the limit."""
+    """More processes than slots: one that went on alone would break the limit."""
     limiter = RedisLimiter("redis://127.0.0.1:1", limit=3, period=0.1, assumed_processes=4)
     with pytest.raises(RateLimitWaitError):
         await limiter.acquire(max_wait=2.0)
@@ -552,7 +552,7 @@ async def test_no_url() -> None:
     ids=str,
 )
 async def test_bad_options(options: dict[str, Any]) -> None:
-    """What makes no sense is refused when the limiter is made."""
+    """Invalid arguments are refused when the limiter is made."""
     with pytest.raises(InvalidArgumentError, match=next(iter(options))):
         RedisLimiter("redis://127.0.0.1", **options)
 

@@ -199,7 +199,7 @@ TORN: dict[str, Callable[[Path], object]] = {
 @on_one_loop
 @pytest.mark.parametrize("case", TORN)
 async def test_torn_files(path: Path, clock: FakeClock, case: str) -> None:
-    """A file of ours that cannot be trusted is written anew, with the window charged."""
+    """A file of ours that cannot be trusted is written again, with the window charged."""
     await make(path, clock)
     before = size(path)
     TORN[case](path)

@@ -194,7 +194,7 @@ def test_lists_are_not_shared() -> None:
     [
         pytest.param(NOW, NOW + timedelta(seconds=12.5), 12.5, id="known"),
         pytest.param(NOW, None, None, id="not-begun"),
-        pytest.param(None, NOW, None, id="nobody-told"),
+        pytest.param(None, NOW, None, id="not-given"),
         pytest.param(NOW, NOW, 0.0, id="at-once"),
     ],
 )

@@ -1,4 +1,4 @@
-"""`comfy.runners` and `comfy.managed_runners`: what is sent, what comes back, what is refused for nothing."""
+"""`comfy.runners` and `comfy.managed_runners`: what is sent, what comes back, what is refused without a request."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any

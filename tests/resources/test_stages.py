@@ -33,7 +33,7 @@ class EnoughError(ComfyControlError):
 
 @attrs.define
 class Recorder:
-    """A limiter of somebody else's that grants nothing, and knows of no stages."""
+    """A limiter by another author that grants nothing, and knows of no stages."""
 
     seen: list[tuple[Priority, Stage | None]] = attrs.field(factory=list)
 

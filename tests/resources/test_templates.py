@@ -1,4 +1,4 @@
-"""`comfy.templates`: what is sent, what comes back, what is refused for nothing."""
+"""`comfy.templates`: what is sent, what comes back, what is refused without a request."""
 
 import json
 from collections.abc import Awaitable, Callable

@@ -1,4 +1,4 @@
-"""`comfy.workflows`: what is sent, what comes back, what is refused for nothing."""
+"""`comfy.workflows`: what is sent, what comes back, what is refused without a request."""
 
 import json
 import logging
@@ -351,7 +351,7 @@ async def test_subscribe_to_what_is_not_there(api: ScriptedApi, comfy: ComfyCont
 
 
 async def test_subscribe_and_leave(api: ScriptedApi, comfy: ComfyControl) -> None:
-    """Whoever leaves in the middle closes the connection."""
+    """A caller that leaves in the middle closes the connection."""
     closed: list[bool] = []
 
     def watch(response: aiohttp.ClientResponse) -> None:
@@ -366,7 +366,7 @@ async def test_subscribe_and_leave(api: ScriptedApi, comfy: ComfyControl) -> Non
     assert closed == [True]
 
 
-# What is refused for nothing
+# What is refused without a request
 
 Call = Callable[[ComfyControl], Awaitable[object]]
 

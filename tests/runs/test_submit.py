@@ -151,7 +151,7 @@ async def test_never() -> None:
 
 
 async def test_nonsense_is_not_sent_again() -> None:
-    """A success that makes no sense probably took effect: when the listing does not show it, nothing is sent again."""
+    """A success that cannot be read probably took effect: when the listing does not show it, nothing is sent again."""
     world = SubmitWorld()
     world.lose(error=ResponseFormatError("no id"), effect=False)
     with pytest.raises(SubmitOutcomeUnknownError):
@@ -182,7 +182,7 @@ class TestCandidates:
     """Whose workflow it is."""
 
     async def test_several(self) -> None:
-        """When several may be it, nobody can tell, and all are named."""
+        """When several may be it, it stays unknown which, and all are named."""
         world = SubmitWorld()
         world.lose()
         submit = asyncio.ensure_future(world.submit())
@@ -257,7 +257,7 @@ class TestCandidates:
         assert set(world.service.records) == {ids[0].id, ids[1].id}
 
     async def test_same_name_on_its_way_for_long(self) -> None:
-        """When that one is still without an answer at the last look, nobody can tell."""
+        """When that one is still without an answer at the last look, it stays unknown."""
         world = SubmitWorld()
         world.lose(effect=False)
         first = asyncio.ensure_future(world.submit())
@@ -437,7 +437,7 @@ class TestStrangers:
         ],
     )
     async def test_told_apart(self, tags: str, color: str, outcome: str, asked: int) -> None:
-        """A stranger's is told by its tags, for nothing, or its parameters, for one GET; else it may be ours."""
+        """Another program's is known by its tags, at no cost, or its parameters, for one GET; else it may be ours."""
         world = SubmitWorld()
         assert await self._submit(world, tags=tags, color=color) == outcome
         assert world.service.count("GET /v1/workflow/") == asked

@@ -323,7 +323,7 @@ class TestPages:
         assert running() == set()
 
     async def test_scarce(self) -> None:
-        """While others wait for the limiter, looks are rarer, and nobody is unseen for much longer than 10 s."""
+        """While others wait for the limiter, looks are rarer, and no workflow is unseen for much longer than 10 s."""
         world = WatchWorld(max_streams=0)
         world.limiter.waiting[Priority.NORMAL] = 1
         for number in range(100):
@@ -528,7 +528,7 @@ class TestErrors:
 
     @pytest.mark.parametrize("streams", [pytest.param(8, id="stream"), pytest.param(0, id="look")])
     async def test_vanished(self, streams: int) -> None:
-        """A workflow that does not exist any more ends its wait with NotFoundError, and nobody else's."""
+        """A workflow that does not exist any more ends its wait with NotFoundError, and no other wait."""
         world = WatchWorld(max_streams=streams)
         ids = [world.submit(100.0) for _ in range(12)]
         await world.clock.advance(20.0)
@@ -616,8 +616,8 @@ class TestErrors:
             pytest.param(ZeroDivisionError("a mistake of ours"), id="bug"),
         ],
     )
-    async def test_for_everybody(self, error: Exception) -> None:
-        """What no patience mends ends every wait at once, a mistake of ours too: nobody waits for a task that died."""
+    async def test_for_all(self, error: Exception) -> None:
+        """What no waiting repairs ends all waits at once, our own mistakes too: no caller waits for a dead task."""
         world = WatchWorld(max_streams=3)
         for _ in range(12):
             world.submit(60.0)
@@ -658,7 +658,7 @@ class TestErrors:
         assert [type(error) for error in world.errors.values()] == [ConnectionError]
 
     async def test_closed(self, world: WatchWorld) -> None:
-        """Closing tells everybody who waits, by stream or otherwise."""
+        """Closing ends every wait, by stream or otherwise."""
         for _ in range(12):
             world.submit(60.0)
         await world.clock.advance(5.0)
@@ -706,7 +706,7 @@ class TestLeaving:
         assert max(world.late.values()) <= 2.0
 
     async def test_joins_and_leaves_all_the_time(self) -> None:
-        """Nobody is lost among many who come and go."""
+        """No caller is lost among many that come and go."""
         world = WatchWorld(max_streams=2)
         staying = [world.submit(100.0) for _ in range(20)]
         for number in range(90):

@@ -55,7 +55,7 @@ class TestFew:
         assert ask([one(age=30.0, unseen=10.0)], scarce=True).ids == ("id-0",)
 
     def test_nobody(self) -> None:
-        """Nobody to look for costs nothing."""
+        """Nothing to look for costs nothing."""
         assert ask([]) == Plan(again_in=1.0)
 
 
@@ -94,7 +94,7 @@ class TestMany:
         assert ask(many(47, **ripe), scarce=True).pages == (1,)
 
     def test_free_budget(self) -> None:
-        """While nobody else wants anything, ten or more are looked for every 3 s."""
+        """While no other caller wants anything, ten or more are looked for every 3 s."""
         assert ask(many(10, age=30.0, unseen=2.8), []).pages == ()
         assert ask(many(10, age=30.0, unseen=3.0), []).pages == (1,)
 
@@ -118,7 +118,7 @@ class TestPlaces:
         assert chosen == Plan(ids=("id-120",), again_in=1.0)
 
     def test_unknown_place(self) -> None:
-        """Three or more whose place nobody knows are looked for page by page; fewer by their ids."""
+        """Three or more whose place is unknown are looked for page by page; fewer by their ids."""
         unknown = many(3, place=None)
         assert ask(unknown) == Plan(pages=(1,), again_in=1.0)
         assert ask([attrs.evolve(it, misses=1) for it in unknown]).pages == (2,)
@@ -129,7 +129,7 @@ class TestPlaces:
         assert ask(many(3, place=None, misses=MISSES_UNKNOWN)).ids == ("id-0", "id-1", "id-2")
 
     def test_never_before_the_first_page(self) -> None:
-        """A place that was reckoned wrongly is still on a page."""
+        """A place that was estimated wrongly is still on a page."""
         assert ask(many(10, place=-7)).pages == (1,)
 
     def test_stragglers_are_bounded(self) -> None:

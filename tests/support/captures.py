@@ -1,4 +1,4 @@
-"""Screens of the command line, kept as text: `CAPTURES=write pytest tests/cli/test_captures.py` writes them anew."""
+"""Screens of the command line, kept as text: `CAPTURES=write pytest tests/cli/test_captures.py` writes them again."""
 
 import os
 from collections.abc import Mapping

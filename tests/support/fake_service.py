@@ -261,11 +261,11 @@ class FakeLimiter:
     async def acquire(
         self, priority: Priority = Priority.NORMAL, *, max_wait: float | None = None, stage: Stage = Stage.OTHER
     ) -> Permit:
-        """Fail: requests end in the fake service, so nobody may ask."""
+        """Fail: requests end in the fake service, so no test may ask."""
         raise AssertionError("a request went to the limiter")
 
     def cool_down(self, seconds: float) -> None:
-        """Nobody is refused."""
+        """No request is refused."""
 
     def snapshot(self) -> RateLimitSnapshot:
         """Return what is said to wait."""

@@ -46,7 +46,7 @@ class RedisServer:
         return f"redis://127.0.0.1:{self.port}"
 
     def client(self, **options: Any) -> Any:
-        """Return a client that waits for its answers; whoever takes it closes it."""
+        """Return a client that waits for its answers; its caller closes it."""
         return redis.Redis(port=self.port, decode_responses=True, **options)
 
     def start(self) -> None:

@@ -296,7 +296,7 @@ async def test_place_in_the_queue(api: Api, hasty: None) -> None:
 @only_fake
 @pytest.mark.parametrize("older", [False, True], ids=["by-id", "ignores-the-id"])
 async def test_used_by_hand(api: Api, fake: FakeComfyUI, older: bool) -> None:
-    """Somebody else's prompt is never stopped: neither by a cancel nor by an interrupt of the runner."""
+    """Another client's prompt is never stopped: neither by a cancel nor by an interrupt of the runner."""
     fake.ignores_interrupt_id, fake.blur = older, 0.1
     foreign = {"prompt": slow(3), "prompt_id": "11111111-2222-3333-4444-555555555555"}
     async with api.session.post(f"{fake.url}/prompt", json=foreign) as response:

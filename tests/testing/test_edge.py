@@ -82,7 +82,7 @@ def test_most_in_window(stamps: list[float], most: int) -> None:
 
 
 def test_most_in_window_agrees_with_brute_force() -> None:
-    """The sliding count equals counting every window anew."""
+    """The sliding count equals counting every window again."""
     draw = random.Random(1)
     for _ in range(50):
         stamps = sorted(draw.uniform(0, 40) for _ in range(60))

@@ -59,7 +59,7 @@ def test_names(node: dict[str, Any], expected: list[str]) -> None:
 
 
 def test_counted_per_prefix() -> None:
-    """Files of one prefix are counted on, over several nodes; another prefix or folder begins anew."""
+    """Files of one prefix are counted on, over several nodes; another prefix or folder begins again."""
     graph = {"1": picture(2), "2": saver("SaveImage"), "3": saver("SaveImage"), "4": saver("SaveImage")}
     graph["4"]["inputs"]["filename_prefix"] = "other"
     graph["5"] = saver("SaveVideo", filename_prefix="video/pic")

@@ -5,7 +5,7 @@ Three ways of counting "limit in any period" are in use at real edges, and a cli
 - `exact`: the stamps of the last period; nothing else is exact.
 - `counter`: two fixed buckets, the previous one weighted by its overlap with the sliding window. With a limit of 40
   in 10 s, 40 arrivals at second 9 leave an estimate of 40 * (1 - 0.2) = 32 at second 12, so 8 more pass there.
-- `fixed`: the count starts anew at every multiple of the period, so up to twice the limit passes around a boundary.
+- `fixed`: the count starts again at every multiple of the period, so up to twice the limit passes around a boundary.
 
 One arrival too many starts the cooldown: it and everything after it is refused until the cooldown is over, then
 counting starts from nothing. Refused arrivals do not prolong the cooldown.
