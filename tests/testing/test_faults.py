@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import socket
+from typing import Any
 
 import aiohttp
 import pytest
@@ -118,13 +119,33 @@ async def test_truncating() -> None:
         assert [it.status for it in api.server.requests] == [200, 201, 200]
 
 
-async def test_bad_faults() -> None:
+BAD_FAULTS: dict[str, tuple[dict[str, Any], str]] = {
+    "never": ({"times": 0}, "times must be a whole number of at least 1, not 0"),
+    "times": ({"times": "x"}, "times must be a whole number"),
+    "path": ({"path": "v1/user"}, "path must be"),
+    "no path": ({"path": 5}, "path must be"),
+    "method": ({"method": "get"}, "method must be '[*]' or one such as 'GET', not 'get'"),
+    "status": ({"status": 99999}, "status must be a number from 200 to 599"),
+    "word": ({"status": "503"}, "status must be a number from 200 to 599"),
+    "body": ({"body": {"a": 1}}, "body must be text or bytes, not a dict"),
+}
+
+
+@pytest.mark.parametrize(("options", "text"), BAD_FAULTS.values(), ids=BAD_FAULTS)
+async def test_bad_faults(options: dict[str, Any], text: str) -> None:
     """A fault that could never happen is refused."""
+    arguments: dict[str, Any] = {"method": "GET", "path": "/v1/user", "status": 503}
     async with serving() as api:
-        with pytest.raises(ValueError, match="times must be at least 1"):
-            api.server.drop_next("GET", "*", times=0)
-        with pytest.raises(ValueError, match="path must be"):
-            api.server.drop_next("GET", "v1/user")
+        with pytest.raises(ValueError, match=text):
+            api.server.fail_next(**arguments | options)
+
+
+@pytest.mark.parametrize("seconds", [-1.0, float("nan"), float("inf"), "x"])
+async def test_bad_delays(seconds: Any) -> None:
+    """So is a delay that is none."""
+    async with serving() as api:
+        with pytest.raises(ValueError, match="seconds must be a finite number"):
+            api.server.delay_next("GET", "*", seconds)
 
 
 async def test_stale_connections() -> None:

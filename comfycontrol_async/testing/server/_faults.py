@@ -1,5 +1,6 @@
 """Faults that a test orders for coming requests."""
 
+import math
 from collections.abc import Mapping
 
 import attrs
@@ -37,11 +38,19 @@ class Faults:
         self._delays: list[Fault] = []
 
     def add(self, fault: Fault) -> None:
-        """Keep a fault for the next request it matches."""
-        if fault.times < 1:
-            raise ValueError("times must be at least 1")
-        if fault.path != "*" and not fault.path.startswith("/"):
+        """Keep a fault for the next request it matches.
+
+        Raises:
+            ValueError: it could never happen as it was asked for.
+        """
+        if not isinstance(fault.times, int) or fault.times < 1:
+            raise ValueError(f"times must be a whole number of at least 1, not {fault.times!r}")
+        if not isinstance(fault.method, str) or not (fault.method == "*" or fault.method.isupper()):
+            raise ValueError(f"method must be '*' or one such as 'GET', not {fault.method!r}")
+        if not isinstance(fault.path, str) or not (fault.path == "*" or fault.path.startswith("/")):
             raise ValueError(f"path must be '*' or begin with '/', not {fault.path!r}")
+        if not isinstance(fault.delay, int | float) or not 0 <= fault.delay < math.inf:
+            raise ValueError(f"seconds must be a finite number of at least 0, not {fault.delay!r}")
         (self._delays if fault.delay else self._outcomes).append(fault)
 
     def take_outcome(self, method: str, *paths: str) -> Fault | None:
@@ -57,7 +66,15 @@ class Faults:
 def failing_answer(
     status: int, body: str | bytes | None, headers: Mapping[str, str] | None, content_type: str | None
 ) -> Answer:
-    """Return the answer of an ordered failure: the API's envelope unless a body is given."""
+    """Return the answer of an ordered failure: the API's envelope unless a body is given.
+
+    Raises:
+        ValueError: HTTP knows no such answer.
+    """
+    if not isinstance(status, int) or not 200 <= status <= 599:
+        raise ValueError(f"status must be a number from 200 to 599, not {status!r}")
+    if body is not None and not isinstance(body, str | bytes):
+        raise ValueError(f"body must be text or bytes, not a {type(body).__name__}")
     if body is None:
         answer = error_answer(status)
     else:
