@@ -233,7 +233,7 @@ class ComfyControl(MapVerb):
         own, the surer (API documentation: there is no idempotency key).
 
         Args:
-            graph: a `Graph`, a `Template`, a mapping, or a path to a JSON file.
+            graph: a `Graph`, a `Template`, a mapping, or a path to a JSON file or to a PNG made by ComfyUI.
             name: 1 to 200 characters; default: the file's stem, or "workflow", with something unique behind it.
             params: plain parameter names (no `$` or `#`) mapped to values: text or numbers, a choice, or a `File`,
                 `Path` or bytes. A `$text` default and the first `$choice` option are filled in when left out.
