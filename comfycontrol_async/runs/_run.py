@@ -121,7 +121,7 @@ class WorkflowRun:
         A slow consumer gets the latest state, not all those between.
 
         Args:
-            min_interval: seconds between two updates at the least, for a bot that edits its message with each; the final
+            min_interval: least seconds between two updates, for a bot that edits its message with each; the final
                 one is given too, late by that much at the most.
 
         Raises:
