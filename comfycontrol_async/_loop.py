@@ -1,4 +1,4 @@
-"""What ties an object to one event loop: the loop that it belongs to, and closing it when that loop ends.
+"""What ties work to one event loop: the loop of an object, closing with that loop, and whose cancellation one is.
 
 Client, sessions, watcher and limiters react to another event loop alike: they belong to the first loop that uses them;
 once that loop is closed the next one takes over, and while it is alive another one gets `ClientLoopError`.
@@ -7,9 +7,11 @@ once that loop is closed the next one takes over, and while it is alive another 
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import AbstractAsyncContextManager, suppress
-from typing import Any
+from typing import Any, TypeVar
 
 from comfycontrol_async.errors import ClientLoopError
+
+T = TypeVar("T")
 
 
 class LoopBinding:
@@ -73,6 +75,24 @@ def close_with_loop(resource: AbstractAsyncContextManager[Any]) -> AsyncGenerato
     with suppress(StopIteration):
         closer.asend(None).send(None)  # up to its `yield`
     return closer
+
+
+async def stay_until_done(future: asyncio.Future[T]) -> T:
+    """Wait for work that cannot be stopped, such as a thread's, however often the caller is cancelled meanwhile.
+
+    The cancellation is raised when the work has ended, and goes before its result or error.
+    """
+    cancelled: asyncio.CancelledError | None = None
+    while not future.done():
+        try:
+            await asyncio.wait([future])
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        if not future.cancelled():
+            future.exception()  # looked at, so that asyncio does not log it
+        raise cancelled
+    return future.result()
 
 
 def own_cancel() -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from comfycontrol_async import ClientLoopError
-from comfycontrol_async._loop import LoopBinding
+from comfycontrol_async._loop import LoopBinding, stay_until_done
 
 
 async def call(action: Callable[[], object]) -> object:
@@ -79,3 +79,28 @@ def test_released() -> None:
         assert asyncio.run(call(binding.bind))
     finally:
         first.close()
+
+
+@pytest.mark.parametrize("ends", ["result", "error", "cancelled"])
+async def test_stays_until_done(ends: str) -> None:
+    """However often the caller is cancelled, it leaves when the work has ended, and then as cancelled."""
+    work: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+    waiting = asyncio.ensure_future(stay_until_done(work))
+    for _ in range(3):
+        await asyncio.sleep(0)
+        waiting.cancel()
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    if ends == "result":
+        work.set_result(1)
+    elif ends == "error":
+        work.set_exception(ValueError("not seen by a cancelled caller"))
+    else:
+        work.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+
+
+async def test_stays_and_returns() -> None:
+    """Without a cancellation it gives what the work gave."""
+    assert await stay_until_done(asyncio.ensure_future(asyncio.to_thread(lambda: 5))) == 5

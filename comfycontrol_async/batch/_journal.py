@@ -13,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
 
+from comfycontrol_async._loop import stay_until_done
 from comfycontrol_async.batch._journal_entry import JournalEntry, JournalState
 from comfycontrol_async.batch._journal_file import JournalFile, open_journal, read_journal
 from comfycontrol_async.errors import ConfigurationError, InvalidArgumentError
@@ -146,7 +147,7 @@ class BatchJournal:
 
         try:
             with suppress(RuntimeError):  # the thread is gone: it was closed before
-                await self._finish(self._thread.submit(work))
+                await stay_until_done(asyncio.wrap_future(self._thread.submit(work)))
         finally:
             self._thread.shutdown(wait=False)
             if self._closed is not None and not self._closed.done():
@@ -165,21 +166,7 @@ class BatchJournal:
             running = self._thread.submit(work)
         except RuntimeError as error:  # the thread is gone
             raise ConfigurationError(f"the journal {str(self.path)!r} is closed") from error
-        return await self._finish(running)
-
-    async def _finish(self, running: Future[T]) -> T:
-        """Wait for work of the thread to its end, however often the caller is cancelled meanwhile."""
-        future = asyncio.wrap_future(running)
-        cancelled: asyncio.CancelledError | None = None
-        while not future.done():
-            try:
-                await asyncio.wait([future])
-            except asyncio.CancelledError as error:
-                cancelled = error
-        if cancelled is not None:
-            future.exception()  # it was seen
-            raise cancelled
-        return future.result()
+        return await stay_until_done(asyncio.wrap_future(running))
 
 
 def _name_of(path: Path) -> str:

@@ -19,6 +19,7 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
+from comfycontrol_async._loop import stay_until_done
 from comfycontrol_async.errors import DownloadError
 
 if sys.platform != "win32":
@@ -256,18 +257,8 @@ async def in_thread(target: Path, work: Callable[..., T], *args: object) -> T:
     Raises:
         DownloadError: the work raised an OSError, or the path cannot be one (a zero byte, half a surrogate pair).
     """
-    future = asyncio.ensure_future(asyncio.to_thread(work, *args))
-    cancelled: asyncio.CancelledError | None = None
-    while not future.done():
-        try:
-            await asyncio.wait([future])
-        except asyncio.CancelledError as error:
-            cancelled = error
-    if cancelled is not None:
-        future.exception()  # the cancellation goes first
-        raise cancelled
     try:
-        return future.result()
+        return await stay_until_done(asyncio.ensure_future(asyncio.to_thread(work, *args)))
     except (OSError, ValueError) as error:
         raise DownloadError(f"cannot write {str(target)!r}: {_reason(error)}", path=str(target)) from error
 
