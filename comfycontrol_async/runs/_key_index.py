@@ -98,7 +98,7 @@ class KeyIndex:
         # From when on the next look may begin; from a pause later on, another one right after it.
         self._next_look = float("-inf")
         # Those that wait to see a workflow that they made.
-        self._unconfirmed: dict[str | None, asyncio.Future[bool]] = {}
+        self._unconfirmed: dict[str, asyncio.Future[bool]] = {}
         self._places = 0
         # The listing is known without a gap from `_from` to `_newest`.
         self._from: datetime | None = None
@@ -108,7 +108,14 @@ class KeyIndex:
         ledger.readers.append(self._read)
 
     def lock(self, mark: str) -> asyncio.Lock:
-        """Return the lock of one key: its submits of this process go one after another."""
+        """Return the lock of one key: its submits of this process go one after another.
+
+        Raises:
+            ClientLoopError: the client belongs to another event loop that is still alive.
+        """
+        if self._binding.bind():  # callers that waited on a loop that is closed are gone with it
+            self._looking, self._askers, self._unconfirmed, self.sending = None, [], {}, 0
+            self._locks = WeakValueDictionary()
         lock = self._locks.get(mark)
         if lock is None:
             lock = self._locks[mark] = asyncio.Lock()
@@ -184,18 +191,18 @@ class KeyIndex:
             TransportError, APIError, ...: the look failed.
             ClientLoopError: the client belongs to another event loop that is still alive.
         """
-        if self._binding.bind():  # callers that waited on a loop that is closed are gone with it
-            self._looking, self._askers, self.sending = None, [], 0
         loop = asyncio.get_running_loop()
         asker = _Asker(loop.create_future(), route, max_age, self.clock.monotonic())
         self._askers.append(asker)
-        self._unconfirmed[id] = asker.done
+        if id is not None:
+            self._unconfirmed[id] = asker.done
         if self._looking is None or self._looking.done():
             self._looking = loop.create_task(self._look_on(), name="comfycontrol keys")
         try:
             return await asker.done
         finally:
-            self._unconfirmed.pop(id, None)
+            if id is not None:
+                self._unconfirmed.pop(id, None)
 
     async def close(self) -> None:
         """Stop looking; submits that wait for a look get a ClientClosedError."""

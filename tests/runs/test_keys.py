@@ -620,3 +620,29 @@ def _later_posts(world: KeyWorld, delays: list[float]) -> Any:
 
 async def _all(work: Any) -> list[Any]:
     return list(await asyncio.gather(*work))
+
+
+def test_another_loop() -> None:
+    """A submit that waited when its event loop was closed does not harm the next one, whose pages show its workflow."""
+    world = KeyWorld()
+    process = world.process()
+
+    async def begin() -> None:
+        work_without_threads()
+        waiting = asyncio.create_task(process.submit("k"))
+        world.service.hidden = 1000.0
+        while world.service.count("POST") < 1:
+            await world.clock.advance(0.1)
+        await world.clock.advance(5.0)
+        assert not waiting.done()
+
+    async def go_on() -> str:
+        work_without_threads()
+        world.service.hidden = 0.0
+        return (await world.finish(process.submit("k"))).id
+
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(begin())
+    loop.close()
+    assert asyncio.run(go_on()) in world.service.records
+    assert world.made == 1
