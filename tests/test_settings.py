@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from comfycontrol_async import ConfigurationError, InvalidArgumentError
+from comfycontrol_async import ConfigurationError, InvalidArgumentError, _settings
+from comfycontrol_async._http import _logging
 from comfycontrol_async._settings import Refusal, check_count, check_kind, check_seconds, is_number
 
 
@@ -79,3 +80,13 @@ def test_kind(error: Refusal) -> None:
     assert check_kind("option", 5, int, error) == 5
     with pytest.raises(error, match=r"^option must be a int, such as 5, not str$"):
         check_kind("option", "hunter2", int, error, example="5")
+
+
+def test_the_command_line_reads_the_same_environment() -> None:
+    """It is a client of the public names, and has these names once more."""
+    from comfycontrol_async.cli import _execute, _exit_codes
+
+    assert _exit_codes.TOKEN_VARIABLE == _settings.TOKEN_VARIABLE
+    assert _execute.BASE_URL_VARIABLE == _settings.BASE_URL_VARIABLE
+    assert _execute.LOG_VARIABLE == _settings.LOG_VARIABLE
+    assert _execute._LEVELS == _logging._LEVELS

@@ -12,7 +12,7 @@ from typing import Literal
 import attrs
 
 from comfycontrol_async import ComfyControl, ComfyControlError, ConfigurationError, RetryPolicy
-from comfycontrol_async.cli._execute import connect, read_token
+from comfycontrol_async.cli._execute import connect, read_token, without_token
 from comfycontrol_async.cli._exit_codes import DONE, TOKEN_VARIABLE, advice_for, exit_code_of
 from comfycontrol_async.cli._limits import is_shared, look_at
 from comfycontrol_async.cli._show import print_json, print_result, sanitize
@@ -70,9 +70,8 @@ def _environment() -> Iterator[Finding]:
             "is set" if known else f"does not begin with cfc_: is {TOKEN_VARIABLE} the right one?",
         )
     try:
-        # A client asks for a token, and nothing is sent with this one.
-        yield Finding("ok", "server", ComfyControl("cfc_unused").base_url)
-    except ConfigurationError as error:  # it never quotes the address, which may hold a password
+        yield Finding("ok", "server", without_token().base_url)
+    except ConfigurationError as error:
         yield Finding("fail", "settings", str(error), exit_code_of(error))
     if proxies := [name for name in _PROXIES if os.environ.get(name)]:
         yield Finding("ok", "proxy", f"set by {', '.join(proxies)}")

@@ -117,6 +117,15 @@ def connect(retry: RetryPolicy | None = None) -> ComfyControl:
     return ComfyControl(read_token(), retry=retry)
 
 
+def without_token() -> ComfyControl:
+    """Make the client that the settings describe, to look at them: a client asks for a token, and nothing is sent.
+
+    Raises:
+        ConfigurationError: a setting is invalid; the text never quotes an address, which may hold a password.
+    """
+    return ComfyControl("cfc_unused")
+
+
 def check_directory(directory: Path) -> None:
     """Find out whether files can be made in a directory that may not be there yet; leaves no trace.
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from comfycontrol_async import ComfyControl, Limiter, Priority, RateLimitSnapshot, RateLimitWaitError
+from comfycontrol_async import Limiter, Priority, RateLimitSnapshot, RateLimitWaitError
+from comfycontrol_async.cli._execute import without_token
 from comfycontrol_async.cli._exit_codes import DONE
 from comfycontrol_async.cli._show import (
     bar_over,
@@ -32,8 +33,7 @@ _ANSWER = 0.5
 
 async def show_limits(*, once: bool, as_json: bool) -> int:
     """Print the state of the budget, or on a terminal show it until Ctrl-C."""
-    # A client asks for a token, and nothing is sent with this one.
-    async with ComfyControl("cfc_unused") as comfy:
+    async with without_token() as comfy:
         limiter = comfy.limiter
         if as_json:
             print_json(facts_of(await look_at(limiter)))
