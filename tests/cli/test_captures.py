@@ -20,8 +20,6 @@ from comfycontrol_async import (
     ComfyControl,
     LocalLimiter,
     MapProgress,
-    Priority,
-    RateLimitSnapshot,
     WorkflowFailedError,
     WorkflowStatus,
 )
@@ -47,25 +45,14 @@ from comfycontrol_async.cli._demo_view import Tally, draw_tally
 from comfycontrol_async.cli._run import Followed
 from comfycontrol_async.testing import RequestRecord
 from support import documented
-from support.captures import compare
+from support.captures import LIMIT, WIDTHS, compare
 from support.command_line import TXT2IMG
 from support.documented import RUNNER_ID, TEMPLATE_ID, WORKFLOW_ID
 from support.scripted import BASE_URL, TOKEN, ScriptedApi
 
-WIDTHS = (40, 60, 80, 120)
 MODULES = (_batch, _check, _demo, _doctor, _execute, _limits, _run, _runners, _show, _templates, _whoami, _workflows)
 # Seconds on the console's clock: what began at 0 has lasted that long.
 NOW = 75.0
-LIMIT = RateLimitSnapshot(
-    limit=40,
-    period=10.0,
-    used=40,
-    available=0,
-    waiting={Priority.INTERACTIVE: 12, Priority.NORMAL: 345, Priority.BULK: 0},
-    cooldown=7.2,
-    pacing="smooth",
-    next_free_in=7.2,
-)
 # What a request of `doctor` took.
 MEASURED = re.compile(r"after \d+\.\d\d s")
 COMFY: Any = SimpleNamespace(limiter=SimpleNamespace(snapshot=lambda: LIMIT))

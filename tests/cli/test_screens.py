@@ -7,22 +7,11 @@ from typing import Any
 import pytest
 from rich.console import Console, RenderableType
 
-from comfycontrol_async import MapProgress, Priority, RateLimitSnapshot
+from comfycontrol_async import MapProgress
 from comfycontrol_async.cli import _batch, _limits, _run
 from comfycontrol_async.cli._batch import Batch, Table
 from comfycontrol_async.cli._run import Followed, Screen
-
-WIDTHS = [40, 60, 80, 120]
-NOW = RateLimitSnapshot(
-    limit=40,
-    period=10.0,
-    used=40,
-    available=0,
-    waiting={Priority.INTERACTIVE: 12, Priority.NORMAL: 345, Priority.BULK: 0},
-    cooldown=7.2,
-    pacing="smooth",
-    next_free_in=7.2,
-)
+from support.captures import LIMIT, WIDTHS
 
 
 def drawn(what: RenderableType, width: int) -> str:
@@ -61,7 +50,7 @@ class _Status(str):
 def test_waiting_for_one(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """State, place in the queue, the rate limit and the seconds."""
     monkeypatch.setattr(_run, "error_console", lambda: console_of(width))
-    comfy: Any = SimpleNamespace(limiter=SimpleNamespace(snapshot=lambda: NOW))
+    comfy: Any = SimpleNamespace(limiter=SimpleNamespace(snapshot=lambda: LIMIT))
     screen = Screen(comfy, [Followed(run=run_in("queued", 3))])
     text = drawn(screen.draw(), width)
     for words in ("queued", "place 3 in the queue", "waiting for the rate limit 7 s", "0 s"):
@@ -73,7 +62,7 @@ def test_waiting_for_one(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_waiting_for_many(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Several are counted by state."""
     monkeypatch.setattr(_run, "error_console", lambda: console_of(width))
-    comfy: Any = SimpleNamespace(limiter=SimpleNamespace(snapshot=lambda: NOW))
+    comfy: Any = SimpleNamespace(limiter=SimpleNamespace(snapshot=lambda: LIMIT))
     states = [run_in("queued", 1)] * 120 + [run_in("running")] * 30 + [run_in("completed")] * 1000
     followed = [Followed(run=state, ended=state.status.terminal) for state in states]
     text = drawn(Screen(comfy, followed).draw(), width)
@@ -146,6 +135,6 @@ def test_batch_again() -> None:
 @pytest.mark.parametrize("width", WIDTHS)
 def test_limits(width: int) -> None:
     """The gauge has everything that a snapshot has."""
-    text = drawn(_limits.draw(NOW, width), width)
+    text = drawn(_limits.draw(LIMIT, width), width)
     for words in ("used 40 of 40 in 10 s", "next in 7.2 s", "12 interactive", "345 normal", "cooldown 7 s", "smooth"):
         assert words in text

@@ -6,8 +6,8 @@ import json
 import re
 import socket
 import tracemalloc
-from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import aiohappyeyeballs
@@ -17,6 +17,7 @@ from aiohttp import web
 
 from comfycontrol_async import (
     BadRequestError,
+    ComfyControl,
     File,
     RequestTimeoutError,
     ResponseFormatError,
@@ -26,6 +27,18 @@ from comfycontrol_async import (
 from support import documented
 from support.graphs import FILE_GRAPH, GRAPH
 from support.services import ONCE, UNKNOWN_ID, USER, Received, client_at, raw_server, recording
+
+
+@asynccontextmanager
+async def client_of_raw(talk: Any, given: bool, *, total: float | None) -> AsyncIterator[ComfyControl]:
+    """Make a client that bears 0.2 s of silence, with its own session or a given one, of a server that talks so."""
+    async with AsyncExitStack() as stack:
+        port = await stack.enter_async_context(raw_server(talk))
+        session = await stack.enter_async_context(aiohttp.ClientSession()) if given else None
+        timeouts = Timeouts(read=0.2, total=total)
+        yield await stack.enter_async_context(
+            client_at(f"http://127.0.0.1:{port}", session=session, timeouts=timeouts, retry=ONCE)
+        )
 
 
 class TestSilence:
@@ -44,13 +57,7 @@ class TestSilence:
                 await reader.read(65536)
                 await asyncio.sleep(0.02)
 
-        async with AsyncExitStack() as stack:
-            port = await stack.enter_async_context(raw_server(tease))
-            session = await stack.enter_async_context(aiohttp.ClientSession()) if given else None
-            timeouts = Timeouts(read=0.2, total=None)
-            comfy = await stack.enter_async_context(
-                client_at(f"http://127.0.0.1:{port}", session=session, timeouts=timeouts, retry=ONCE)
-            )
+        async with client_of_raw(tease, given, total=None) as comfy:
             calls: dict[str, Callable[[], Awaitable[Any]]] = {
                 "call": comfy.user.get,
                 "upload": lambda: comfy.workflows.create(GRAPH, name="n"),
@@ -71,13 +78,7 @@ class TestSilence:
             writer.write(said)
             await reader.read(65536)  # until the client goes
 
-        async with AsyncExitStack() as stack:
-            port = await stack.enter_async_context(raw_server(fall_silent))
-            session = await stack.enter_async_context(aiohttp.ClientSession()) if given else None
-            timeouts = Timeouts(read=0.2, total=total)
-            comfy = await stack.enter_async_context(
-                client_at(f"http://127.0.0.1:{port}", session=session, timeouts=timeouts, retry=ONCE)
-            )
+        async with client_of_raw(fall_silent, given, total=total) as comfy:
             with pytest.raises(RequestTimeoutError):
                 await asyncio.wait_for(comfy.user.get(), 10)
 

@@ -4,6 +4,20 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from comfycontrol_async import Priority, RateLimitSnapshot
+
+WIDTHS = (40, 60, 80, 120)
+# A budget that many wait for.
+LIMIT = RateLimitSnapshot(
+    limit=40,
+    period=10.0,
+    used=40,
+    available=0,
+    waiting={Priority.INTERACTIVE: 12, Priority.NORMAL: 345, Priority.BULK: 0},
+    cooldown=7.2,
+    pacing="smooth",
+    next_free_in=7.2,
+)
 CAPTURES = Path(__file__).parents[1] / "cli" / "captures"
 
 
